@@ -1,0 +1,1 @@
+"""Credit: one number per turn, from grades alone."""

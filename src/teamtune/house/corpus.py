@@ -1,0 +1,112 @@
+"""The corpus of the house model: conversations in which imagined authors play every role, through the package's prompts.
+
+One document, as it is stored:
+
+    {"kind": "verify", "messages": [{"role": "system", "content": "You are the verifier. ..."},
+      {"role": "user", "content": "Problem: ..."}, {"role": "assistant", "content": "1. 7 * 23 = ..."}]}
+
+Every document is named by (seed, index), so a corpus of any size can be made in any number of processes. Questions come
+from the corpus split of the tasks alone, which shares none with train or test.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from teamtune.house.authors import Subject, Work, care, solve, written
+from teamtune.house.critics import critique, refinement, reply, summary
+from teamtune.protocols import debate, discussion, pipeline
+from teamtune.tasks import arithmetic, stories
+from teamtune.types import Message, Problem, assistant
+
+Kind = Literal["solve", "verify", "refine", "debate", "summed", "summarise", "discuss"]
+SHARES: dict[Kind, float] = {
+    "solve": 0.34,
+    "verify": 0.27,
+    "refine": 0.20,
+    "debate": 0.07,
+    "summed": 0.03,
+    "summarise": 0.04,
+    "discuss": 0.05,
+}
+LEVELS = {
+    "arithmetic": (("paper", 0.5), ("1", 0.1), ("2", 0.15), ("3", 0.15), ("4", 0.1)),
+    "stories": (("1", 0.12), ("2", 0.25), ("3", 0.4), ("4", 0.23)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    kind: Kind
+    messages: tuple[Message, ...]
+
+
+def subject_at(seed: int, index: int) -> tuple[Problem, Subject]:
+    """The problem of one document, without its answer: no role sees that."""
+    rng = random.Random(f"corpus-subject/{seed}/{index}")
+    task = rng.choice(["arithmetic", "stories"])
+    levels, weights = zip(*LEVELS[task], strict=True)
+    level = rng.choices(levels, weights)[0]
+    if task == "arithmetic":
+        terms = arithmetic.terms_at("corpus", seed, index, level)
+        question = arithmetic.question(terms)
+        subject = Subject(question, arithmetic.plan(terms), terms)
+        return Problem("", question, "", arithmetic.ENDING), subject
+    story = stories.story_at("corpus", seed, index, level)
+    subject = Subject(story.question, story.plan, None, story.distraction)
+    return Problem("", story.question, "", stories.ENDING), subject
+
+
+def document(seed: int, index: int) -> Document:
+    """The document that (seed, index) names."""
+    rng = random.Random(f"corpus-document/{seed}/{index}")
+    problem, subject = subject_at(seed, index)
+    kind: Kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    own = solve(rng, subject, care(rng))
+    if kind == "solve":
+        system = rng.choice([pipeline.GENERATOR, pipeline.GENERATOR, debate.DEBATER])
+        return _doc(kind, system, *pipeline.generate(problem), assistant(written(own)))
+    if kind == "verify":
+        # A critic meets more wrong solutions than right ones: half of the time a careless author's.
+        own = solve(rng, subject, 0.14) if rng.random() < 0.3 else own
+        found = critique(rng, own)
+        return _doc(kind, pipeline.VERIFIER, *pipeline.verify(problem, written(own)), assistant(found.text))
+    if kind == "refine":
+        own = solve(rng, subject, 0.14) if rng.random() < 0.3 else own
+        if rng.random() < 0.06:
+            asked, text = pipeline.refine(problem, written(own)), refinement(rng, own, None)
+        else:
+            found = critique(rng, own)
+            asked, text = pipeline.refine(problem, written(own), found.text), refinement(rng, own, found)
+        return _doc(kind, pipeline.REFINER, *asked, assistant(text))
+    return _in_company(rng, kind, problem, own)
+
+
+def _in_company(rng: random.Random, kind: Kind, problem: Problem, own: Work) -> Document:
+    """The roles that see several solutions."""
+    peers = [solve(rng, own.subject, care(rng)) for _ in range(rng.choice([1, 2, 2]))]
+    texts = [written(work) for work in peers]
+    if kind == "summarise":
+        return _doc(kind, debate.SUMMARISER, *debate.summarise(problem, texts), assistant(summary(peers)))
+    said = (*debate.first(problem), assistant(written(own)))
+    if kind == "debate":
+        shown, text = debate.others(problem, texts), reply(rng, own, peers)
+    elif kind == "summed":
+        shown, text = debate.summarised(problem, summary(peers)), reply(rng, own, peers)
+    else:
+        truth = solve(rng, own.subject, 0.0).answer
+        scores = [_score(rng, work.answer == truth) for work in [own, *peers]]
+        shown = discussion.discuss(problem, scores[0], list(zip(texts, scores[1:], strict=True)))
+        text = reply(rng, own, peers, scores)
+    return _doc(kind, debate.DEBATER, *said, shown, assistant(text))
+
+
+def _score(rng: random.Random, right: bool) -> float:
+    """A scorer that is good but not perfect."""
+    return rng.betavariate(6, 2) if right else rng.betavariate(2, 5)
+
+
+def _doc(kind: Kind, system: str, *messages: Message) -> Document:
+    return Document(kind, (Message("system", system), *messages))

@@ -1,0 +1,66 @@
+"""Open a base model: the house model, a folder or a hub name, all through the same path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from teamtune.types import TeamtuneError
+
+HOUSE = Path(__file__).parent / "house" / "model"
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
+def model_path(name: str) -> str:
+    """Where the model is: "house" is the one that ships with the package."""
+    if name == "house":
+        return str(HOUSE)
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    path = Path(name).expanduser()
+    if path.exists() or not looks_like_path:
+        return str(path) if path.exists() else name
+    raise TeamtuneError(f"no model at {name!r}; give a folder that exists, a hub name such as org/model, or house")
+
+
+def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
+    """The model, in evaluation mode on this machine's device, and its tokenizer.
+
+    `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU. Raises TeamtuneError where the model cannot be had.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = model_path(name)
+    where = device()
+    if dtype == "auto":
+        dtype = "float32" if where.type == "cpu" else "bfloat16"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+        return model.to(where).eval(), tokenizer
+    except (OSError, ValueError) as error:
+        raise _explained(name, path, error) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TeamtuneError(f"not enough memory for model {name!r} on {where}; take a smaller one or bfloat16") from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):
+            raise TeamtuneError(f"not enough memory for model {name!r} on {where}; take a smaller one") from error
+        raise
+
+
+def _explained(name: str, path: str, error: Exception) -> TeamtuneError:
+    reason = " ".join(str(error).split())[:300]
+    if Path(path).exists():
+        return TeamtuneError(f"{name!r} is no transformers model folder with safetensors weights: {reason}")
+    if "not a valid model identifier" in reason or "404" in reason:
+        return TeamtuneError(f"no model {name!r} on the hub; check the name, or log in for a gated model: {reason}")
+    return TeamtuneError(
+        f"model {name!r} cannot be fetched: the hub is unreachable and no copy is cached; give a local folder: {reason}"
+    )

@@ -1,0 +1,62 @@
+"""MALT's pipeline: generator, verifier, refiner; at training time as a tree.
+
+The paper (Motwani et al., MALT) does not publish its prompts; these are ours: one line of system message a role, the
+same for data generation, trained models and every baseline, as the paper asks (its appendix A.9).
+"""
+
+from __future__ import annotations
+
+from teamtune.play import Play, ask
+from teamtune.types import Agent, Message, Problem, Sampling, Turn, user
+
+GENERATOR = "You are the generator. Solve the problem step by step."
+VERIFIER = (
+    "You are the verifier. Check the solution step by step, give your verdict, right or wrong, "
+    "and the answer you believe in."
+)
+REFINER = "You are the refiner. Improve the solution with the help of the feedback."
+NO_FEEDBACK = "There is no feedback. Improve the solution directly."
+
+ROLES = {"generator": GENERATOR, "verifier": VERIFIER, "refiner": REFINER}
+
+
+def seats(sampling: Sampling) -> tuple[Agent, ...]:
+    """The three seats, untrained."""
+    return tuple(Agent(name, system, sampling) for name, system in ROLES.items())
+
+
+def generate(problem: Problem) -> tuple[Message, ...]:
+    return (user(f"{problem.question}\n{problem.ending}"),)
+
+
+def verify(problem: Problem, solution: str) -> tuple[Message, ...]:
+    return (user(f"Problem: {problem.question}\n\nSolution:\n{solution}\n\n{problem.ending}"),)
+
+
+def refine(problem: Problem, solution: str, feedback: str = NO_FEEDBACK) -> tuple[Message, ...]:
+    text = f"Problem: {problem.question}\n\nSolution:\n{solution}\n\nFeedback:\n{feedback}\n\n{problem.ending}"
+    return (user(text),)
+
+
+def pipeline(problem: Problem, width: int = 1, roles: str = "GVR") -> Play:
+    """MALT's tree of width**3 answers; width 1 is one pass generator -> verifier -> refiner.
+
+    `roles` "G", "GV" and "GR" leave roles out (MALT's ablation of fewer roles). Without a verifier the refiner is told
+    that there is no feedback. Without a refiner the last role answers.
+    """
+    gens = yield [ask("generator", generate(problem), "generate")] * width
+    if roles == "G":
+        return gens[0].index
+    if roles == "GR":
+        refs = yield [ask("refiner", refine(problem, g.text), "refine", g) for g in gens for _ in range(width)]
+        return refs[0].index
+    source: dict[int, Turn] = {g.index: g for g in gens}
+    vers = yield [ask("verifier", verify(problem, g.text), "verify", g) for g in gens for _ in range(width)]
+    if roles == "GV":
+        return vers[0].index
+    refs = yield [
+        ask("refiner", refine(problem, source[v.ask.parents[0]].text, v.text), "refine", source[v.ask.parents[0]], v)
+        for v in vers
+        for _ in range(width)
+    ]
+    return refs[0].index

@@ -1,0 +1,101 @@
+"""Task x team x protocol x engine -> the Turn table.
+
+While it runs, every answered batch is appended to `log.jsonl` in the stage's folder. After a kill the logged turns are
+fed back into their plays, and only what is missing is generated; since every ask's seed depends on its place alone, the
+table is the same as that of an unbroken run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from teamtune.engines import EngineSpec, open_engine
+from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
+from teamtune.store import Log
+from teamtune.tasks import TaskSpec
+from teamtune.types import Problem, Row, Team, by_episode, turn_of, turn_row
+
+Driver = Literal["waves", "rolling"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How to roll out: takes are repeated episodes on the same problem."""
+
+    takes: int = 1
+    seed: int = 0
+    driver: Driver = "waves"
+    at_once: int = 2048
+    """asks that the waves driver sends as one batch"""
+
+
+def rollout(
+    folder: Path,
+    task: TaskSpec,
+    split: str,
+    team: Team,
+    protocol: ProtocolFn,
+    spec: EngineSpec,
+    how: Rollout = Rollout(),
+) -> list[Row]:
+    """Play the protocol on a split of the task and give the rows of the Turn table, in order of problem and take."""
+    engine = open_engine(spec, team)
+    return play_out(folder, task.load(split), team, protocol, engine, how)
+
+
+def play_out(
+    folder: Path,
+    problems: Sequence[Problem],
+    team: Team,
+    protocol: ProtocolFn,
+    engine: Engine,
+    how: Rollout = Rollout(),
+) -> list[Row]:
+    """`rollout` with problems and an engine that are there already."""
+    engine.adopt(team)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = Log(folder / "log.jsonl")
+    known = by_episode(log.read())
+    lives = [
+        Live(problem, take, protocol, team, [turn_of(row) for row in known.get((problem.id, take), [])])
+        for problem in problems
+        for take in range(how.takes)
+    ]
+    for answered in with_progress(folder.name, lives, drive(lives, engine, how)):
+        log.append([turn_row(new.live.problem.id, new.live.take, new.turn) for new in answered])
+    return [
+        turn_row(live.problem.id, live.take, turn) for live in lives for turn in live.episode().turns
+    ]
+
+
+def drive(lives: Sequence[Live], engine: Engine, how: Rollout) -> Iterator[list[Answered]]:
+    if how.driver == "rolling":
+        return rolling(lives, engine, how.seed)  # type: ignore[arg-type]
+    return waves(lives, engine, how.seed, how.at_once)
+
+
+def with_progress(name: str, lives: Sequence[Live], stream: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
+    """Pass the stream through, showing how many episodes are done and how many turns and tokens they took."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[turns]} turns, {task.fields[tokens]} tokens"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    turns = tokens = 0
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(name, total=len(lives), turns=0, tokens=0)
+        for answered in stream:
+            turns += len(answered)
+            tokens += sum(len(new.turn.completion.token_ids or ()) for new in answered)
+            yield answered
+            done = sum(live.answer is not None for live in lives)
+            progress.update(bar, completed=done, turns=turns, tokens=tokens)

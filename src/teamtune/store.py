@@ -1,0 +1,320 @@
+"""A run is a folder of sealed tables; a stage that is sealed is read, never made again.
+
+    runs/malt-arithmetic-0/
+      .lock .holder  locked while a process has the run open; "process 4711 on node-3"
+      config.json    {"config": {"width": 3, "out": "run:."}, "versions": {}, "commit": ..., "command": ...}
+      metrics.jsonl  {"stage": "sft", "step": 40, "loss": 0.61}
+      turns/
+        OPEN.json    beside the files of an unfinished `work`: its key, fn and inputs
+        rows.parquet
+        DONE.json    the seal, written last: {"key": "5e1b...", "fn": "teamtune.rollout:rollout", "rows": 54,
+          "inputs": {"task": "sums"}, "counts": {"late": 2}, "commit": ..., "seconds": 8.2, "at": "2025-..."}
+
+All but logs is written beside its place and renamed, so nobody sees half a file. Keys chain: a table among
+the inputs is {"table": its key}. Paths in the run are "run:turns/x", so that the folder can move.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import platform
+import shlex
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial, wraps
+from importlib import metadata
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from teamtune.types import Row, TeamtuneError
+
+PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
+Fn = Callable[..., Any]
+_dumps = partial(json.dumps, sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """Rows, and what was counted while making them: say how many were dropped and why."""
+
+    rows: Iterable[Row]
+    counts: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A sealed stage. `size` counts its rows: 0 where the folder itself is the result, such as an adapter."""
+
+    path: Path
+    key: str
+    counts: Mapping[str, int]
+    size: int
+
+    def rows(self) -> list[Row]:
+        return pq.ParquetFile(self.path / "rows.parquet").read().to_pylist()
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def read_table(folder: str | Path) -> Table:
+    """Open a sealed stage."""
+    path = Path(folder)
+    try:
+        done = json.loads((path / "DONE.json").read_bytes())
+        if done["rows"] is not None:
+            pq.read_metadata(path / "rows.parquet")
+        return Table(path, done["key"], done["counts"], done["rows"] or 0)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise TeamtuneError(f"no sealed stage to read at {path} ({error}); run its recipe again") from error
+
+
+class Run(AbstractContextManager["Run"]):
+    """A run folder, held by one process at a time: a context manager, or `close` it."""
+
+    def __init__(self, path: str | Path, config: object, command: str = "") -> None:
+        self.path = Path(path)
+        self._metrics = Log(self.path / "metrics.jsonl")
+        self._lock = FileLock(self.path / ".lock", blocking=False, thread_local=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                _write(self.path / ".holder", f"process {os.getpid()} on {platform.node()}".encode())
+                self._settle(canonical(config, self.path), command)
+                self._metrics.read()  # drops a torn last line
+                self._lock.acquire()  # locks are counted, so this one stays when the block ends
+        except Timeout as error:
+            note = self.path / ".holder"
+            who = note.read_text() if note.exists() else "another process"
+            raise TeamtuneError(f"{path} is in use by {who}; stop that one or use another --out") from error
+        except OSError as error:
+            raise TeamtuneError(f"cannot write in {path} ({error}); use another --out") from error
+
+    def _settle(self, config: Any, command: str) -> None:
+        """Record the options of a new run; hold an old one to the options it has."""
+        here = shlex.quote(os.path.dirname(__file__))
+        status, text = subprocess.getstatusoutput(f"git -C {here} rev-parse HEAD")
+        self._commit = None if status else text
+        path = self.path / "config.json"
+        if not _agrees(path, {"config": config}):
+            versions = {dist.name: dist.version for dist in metadata.distributions() if dist.name in PACKAGES}
+            versions |= {"python": platform.python_version()}
+            _write(path, {"config": config, "versions": versions, "commit": self._commit, "command": command})
+        old = json.loads(path.read_bytes()).get("commit")
+        if old and self._commit and old != self._commit:
+            warnings.warn(f"{self.path} was begun at commit {old}, this is {self._commit}", stacklevel=3)
+
+    def stage(self, name: str, fn: Fn, /, *args: Any, **kwargs: Any) -> Table:
+        """The table of the pure `fn(*args, **kwargs)`, which gives rows or Counted; read if sealed.
+
+        Here and below a Table among the arguments reaches `fn` as its rows.
+        """
+        folder = self.path / name
+        made = _made(fn, args, kwargs, self.path)
+        if not _agrees(folder / "DONE.json", made):
+            self._seal(folder, made, _call(fn, args, kwargs))
+        return read_table(folder)
+
+    def work(self, name: str, fn: Fn, /, *args: Any, **kwargs: Any) -> Table:
+        """`stage` for a long `fn(folder, *args, **kwargs)`: after a kill it is called again, to go on from
+        the files that it kept in the stage's folder. If it returns None, the folder is the result."""
+        folder = self.path / name
+        made = _made(fn, (folder, *args), kwargs, self.path)
+        opened = folder / "OPEN.json"
+        if not _agrees(folder / "DONE.json", made):
+            if not _agrees(opened, made):
+                _write(opened, made)
+            elif any(file != opened for file in folder.iterdir()):
+                Console(stderr=True).out(f"{name}: resuming unfinished work in {folder}", highlight=False)
+            self._seal(folder, made, _call(fn, (folder, *args), kwargs))
+        opened.unlink(missing_ok=True)
+        return read_table(folder)
+
+    def train(self, name: str, fn: Fn, /, *args: Any, **kwargs: Any) -> Table:
+        """`work` for a generator function that yields a line of metrics a step, `{"step": 40, "loss": 0.61}`.
+        The lines go to metrics.jsonl; those of a resumed run replace what was logged from their step on."""
+
+        @wraps(fn)
+        def logged(*given: Any, **named: Any) -> None:
+            for count, line in enumerate(fn(*given, **named)):
+                if count == 0:
+                    self.rewind(name, line["step"])
+                self.log(name, **line)
+
+        return self.work(name, logged, *args, **kwargs)
+
+    def _seal(self, folder: Path, made: Row, call: Callable[[], Any]) -> None:
+        began, result = time.monotonic(), call()
+        rows, counts = (result.rows, result.counts) if isinstance(result, Counted) else (result, {})
+        if rows is not None:
+            rows = list(rows)  # a generator works here, so inside the time taken
+            _write(folder / "rows.parquet", _pack(rows, folder))
+        facts = {"rows": None if rows is None else len(rows), "counts": dict(counts), "commit": self._commit}
+        times = {"seconds": round(time.monotonic() - began, 3), "at": time.strftime("%FT%TZ", time.gmtime())}
+        _write(folder / "DONE.json", made | facts | times)
+
+    def log(self, stage: str, step: int, **metrics: float | int | str) -> None:
+        """Add a line to metrics.jsonl."""
+        self._metrics.append([{"stage": stage, "step": step, **metrics}])
+
+    def metrics(self) -> list[Row]:
+        return self._metrics.read()
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Drop the metrics of `stage` from `step` on: a fit that resumes there logs them again."""
+        kept = [row for row in self.metrics() if row["stage"] != stage or row["step"] < step]
+        _write(self._metrics.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Log:
+    """Append-only JSONL. A last line torn by a crash is dropped (then `torn`); a corrupt line is an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.torn = self._mended = False
+
+    def read(self) -> list[Row]:
+        data = self.path.read_bytes() if self.path.exists() else b""
+        *lines, tail = data.split(b"\n")
+        if tail:  # an append ends in a newline, so this one was cut short
+            self.torn = True
+            os.truncate(self.path, len(data) - len(tail))
+        self._mended = True
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append({**json.loads(line.decode())})
+            except (ValueError, TypeError) as error:  # not UTF-8, not JSON, not an object
+                raise TeamtuneError(f"{self.path} line {number} is corrupt; mend or delete it") from error
+        return rows
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows in one write; they are on the disk when this returns."""
+        if not self._mended:
+            self.read()  # a torn line must not become the head of a whole one
+        with self.path.open("ab") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def canonical(value: object, base: Path) -> Any:
+    """`value` as JSON that identifies it. Paths in the folder `base` are told relative to it."""
+    again = partial(canonical, base=base)
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str() | PurePath():
+            text = os.path.normpath(value) if value else ""
+            for root in map(str, (base, base.absolute(), base.resolve())):
+                if text == root or text.startswith(root + os.sep):
+                    return "run:" + (text[len(root) + 1 :] or ".")
+            return str(value)
+        case Table():
+            return {"table": value.key}
+        case partial():
+            return {"fn": again(value.func), "args": again(value.args), "kwargs": again(value.keywords)}
+        case list() | tuple():
+            return [again(item) for item in value]
+        case set() | frozenset():
+            return sorted((again(item) for item in value), key=_dumps)
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {key: again(item) for key, item in value.items()}
+        case ModuleType():
+            return value.__name__
+        case type() | FunctionType() | BuiltinFunctionType() if (
+            "<" not in value.__qualname__ and value.__module__
+        ):
+            return (
+                f"{value.__module__}:{value.__qualname__}"  # a lambda, local or bound method has no such name
+            )
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {field.name: again(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            return {"__type__": type(value).__qualname__, **fields}
+    told = f"{value!r:.60} ({type(value).__name__}) cannot be a stage's input: no name or value tells it"
+    raise TeamtuneError(f"{told}; use plain values, str keys, dataclasses, tables or module functions")
+
+
+def changes(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs in two canonical values: ['team.agents[0].adapter: null -> "run:sft/a"']."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [(old.get(k, "absent"), new.get(k, "absent"), f"{name}.{k}".strip(".")) for k in old | new]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        parts = [(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(old, new, strict=True))]
+    else:  # as text 1 is not 1.0, and NaN is NaN
+        a, b = _dumps(old), _dumps(new)
+        return [] if a == b else [f"{name}: {a:.60} -> {b:.60}"]
+    return [line for part in parts for line in changes(*part)]
+
+
+def _agrees(path: Path, new: Row) -> bool:
+    """Whether there is a record at `path`; one of other values is for the user to resolve."""
+    if not path.exists():
+        return False
+    try:
+        old = json.loads(path.read_bytes())
+        told = "; ".join(line for key in new if key != "key" for line in changes(old[key], new[key], key))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TeamtuneError(f"{path} is corrupt; delete {path.parent} and run again") from error
+    if told:
+        raise TeamtuneError(f"inputs of {path.parent} changed ({told:.400}); undo that or use another --out")
+    return True
+
+
+def _made(fn: Fn, args: Sequence[Any], kwargs: Mapping[str, Any], base: Path) -> Row:
+    """Arguments go by parameter name, so that f(1) is f(x=1). Defaults are code, which is not looked at."""
+    inputs = inspect.signature(fn).bind(*args, **kwargs).arguments
+    made = {"fn": canonical(fn, base), "inputs": canonical(inputs, base)}
+    return {"key": hashlib.sha256(_dumps(made).encode()).hexdigest(), **made}
+
+
+def _call(fn: Fn, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any]:
+    given = [arg.rows() if isinstance(arg, Table) else arg for arg in args]
+    return partial(fn, *given, **{k: v.rows() if isinstance(v, Table) else v for k, v in kwargs.items()})
+
+
+def _pack(rows: Sequence[Row], folder: Path) -> bytes:
+    """The rows as Parquet, the same bytes for the same rows; refuses what would not come back equal."""
+    columns: dict[str, Any] = {}
+    for name in {name: None for row in rows for name in row or {"(a row without columns)": None}}:
+        try:
+            values = [row[name] for row in rows]
+            columns[name] = pa.array(values)
+            back = columns[name].to_pylist()
+            same = back == values or _dumps(back) == _dumps(values)  # in text NaN is NaN, a tuple is a list
+            if not same or "struct<>" in str(columns[name].type):  # Parquet cannot hold a dict without keys
+                raise ValueError("it would come back changed")
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
+            told = f"{folder}: column {name!r} cannot be stored ({error!r})"
+            raise TeamtuneError(f"{told}; give it one plain type, and dicts the same keys") from error
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _write(path: Path, data: bytes | Row) -> None:
+    """All or nothing, whenever the machine stops; a dict as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("wb") as file:
+        file.write(data if isinstance(data, bytes) else json.dumps(data, indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
