@@ -36,7 +36,9 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
     `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU. Raises TeamtuneError where the model cannot be had.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     path = model_path(name)
     where = device()
     if dtype == "auto":

@@ -19,7 +19,7 @@ from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
 from teamtune.store import Log
 from teamtune.tasks import TaskSpec
-from teamtune.types import Problem, Row, Team, by_episode, turn_of, turn_row
+from teamtune.types import Episode, Problem, Row, Team, by_episode, turn_of, turn_row
 
 Driver = Literal["waves", "rolling"]
 
@@ -69,8 +69,14 @@ def play_out(
     ]
     for answered in with_progress(folder.name, lives, drive(lives, engine, how)):
         log.append([turn_row(new.live.problem.id, new.live.take, new.turn) for new in answered])
+    return [row for live in lives for row in episode_rows(live.episode())]
+
+
+def episode_rows(episode: Episode) -> list[Row]:
+    """The stored turns of a finished episode. Column `final`: has the tag of the turn that answers, so it may vote."""
+    tag = episode.turns[episode.answer].ask.tag
     return [
-        turn_row(live.problem.id, live.take, turn) for live in lives for turn in live.episode().turns
+        {**turn_row(episode.problem, episode.take, turn), "final": turn.ask.tag == tag} for turn in episode.turns
     ]
 
 

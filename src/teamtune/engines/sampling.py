@@ -44,6 +44,10 @@ class RowSampling:
             column([o.top_k for o in options], torch.long),
         )
 
+    def at(self, rows: Int[Tensor, " some"]) -> RowSampling:
+        """The options of some of the rows."""
+        return RowSampling(self.temperature[rows], self.top_p[rows], self.top_k[rows])
+
 
 def choose(
     logits: Float[Tensor, "rows vocabulary"], uniform: Float[Tensor, " rows"], options: RowSampling

@@ -1,4 +1,4 @@
-"""The embedded engine: transformers' own `generate`, on a CPU or a GPU.
+"""The embedded engine: a transformers model in this process, on a CPU or a GPU.
 
 Asks are batched across problems, agents and siblings, with prompts of about one length in a batch, so that no short
 ask is padded to a long one's length. A batch may hold different adapters (PEFT's `adapter_names`). Sampling is seeded
@@ -8,56 +8,16 @@ row by row (`sampling.py`) and does not depend on the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft import PeftModel
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from teamtune.engines.decode import Decoder, Request
 from teamtune.engines.render import Renderer, check_adapter, stop_ids
-from teamtune.engines.sampling import RowSampling, choose, uniforms
-from teamtune.types import Ask, Completion, Sampling, Team, TeamtuneError
+from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
 SLACK = 1.25  # in one batch the longest prompt is at most this much (and 16 ids) longer than the shortest
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One ask, ready to generate."""
-
-    place: int
-    adapter: str
-    prompt: list[int]
-    limit: int
-    sampling: Sampling
-    seed: int
-
-
-class Sampler(LogitsProcessor):
-    """Chooses each row's token and notes its log-probability; `generate` then takes the one choice left."""
-
-    def __init__(self, requests: Sequence[Request], device: torch.device):
-        longest = max(request.limit for request in requests)
-        self.uniforms = uniforms([request.seed for request in requests], longest).to(device)
-        self.options = RowSampling.of([request.sampling for request in requests], device)
-        self.logprobs: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        chosen = choose(scores, self.uniforms[:, len(self.logprobs)], self.options)[:, None]
-        self.logprobs.append(scores.float().log_softmax(-1).gather(-1, chosen).squeeze(-1))
-        return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
-
-
-class RowLimits(StoppingCriteria):
-    """Ends each row at its own limit."""
-
-    def __init__(self, prompt_length: int, limits: torch.Tensor):
-        self.prompt_length, self.limits = prompt_length, limits
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
-        return self.limits <= input_ids.shape[1] - self.prompt_length
 
 
 class TransformersEngine:
@@ -118,56 +78,26 @@ class TransformersEngine:
                 "lower max_tokens or the number of answers shown"
             )
         adapter = BASE if agent.adapter is None else self._adapters[agent.adapter]
-        return Request(place, adapter, prompt, min(agent.sampling.max_tokens, room), agent.sampling, seed)
+        return Request(place, adapter, tuple(prompt), min(agent.sampling.max_tokens, room), agent.sampling, seed)
 
-    @torch.inference_mode()
     def _run(self, batch: Sequence[Request]) -> list[Completion]:
-        device = self.model.device
-        longest = max(len(request.prompt) for request in batch)
-        ids = torch.full((len(batch), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        for row, request in enumerate(batch):
-            ids[row, longest - len(request.prompt) :] = torch.tensor(request.prompt)
-            mask[row, longest - len(request.prompt) :] = 1
-        sampler = Sampler(batch, device)
-        limits = torch.tensor([request.limit for request in batch], device=device)
-        sampled = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=self._greedy(int(limits.max())),
-            logits_processor=LogitsProcessorList([sampler]),
-            stopping_criteria=StoppingCriteriaList([RowLimits(longest, limits)]),
-            **self._adapter_arguments(batch),
-        )
-        texts = sampled[:, longest:].tolist()
-        logprobs = torch.stack(sampler.logprobs, dim=1).tolist()
-        return [self._completion(*row) for row in zip(batch, texts, logprobs, strict=True)]
+        decode = Decoder(self.model, self.stops, self.pad, mixed=self._mixed(batch))
+        return [self._completion(request, *found) for request, found in zip(batch, decode(batch), strict=True)]
 
-    def _greedy(self, longest: int) -> Any:
-        """Our sampler decides; nothing of the model's own generation settings may interfere."""
-        from transformers import GenerationConfig
-
-        return GenerationConfig(
-            do_sample=False, max_new_tokens=longest, eos_token_id=self.stops, pad_token_id=self.pad, use_cache=True
-        )
-
-    def _adapter_arguments(self, batch: Sequence[Request]) -> dict[str, Any]:
+    def _mixed(self, batch: Sequence[Request]) -> bool:
+        """Whether PEFT must route row by row. One adapter for all rows takes the plain path, which is faster."""
         if not isinstance(self.model, PeftModel):
-            return {}
-        names = [request.adapter for request in batch]
-        if len(set(names)) == 1 and names[0] != BASE:
-            # One adapter for all rows: the plain path is faster than a mixed batch.
-            self.model.set_adapter(names[0])
-            return {}
-        return {"adapter_names": names}
+            return False
+        names = {request.adapter for request in batch}
+        if len(names) == 1 and BASE not in names:
+            self.model.set_adapter(names.pop())
+            return False
+        return True
 
     def _completion(self, request: Request, ids: list[int], logprobs: list[float]) -> Completion:
-        end = next((i + 1 for i, token in enumerate(ids[: request.limit]) if token in self.stops), None)
-        length = request.limit if end is None else end
-        kept = ids[:length]
-        text = self.tokenizer.decode(kept if end is None else kept[:-1], skip_special_tokens=True)
-        finish = "length" if end is None else "stop"
-        return Completion(text, finish, tuple(request.prompt), tuple(kept), tuple(logprobs[:length]))
+        stopped = ids[-1] in self.stops
+        text = self.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
+        return Completion(text, "stop" if stopped else "length", request.prompt, tuple(ids), tuple(logprobs))
 
 
 def batched(requests: Sequence[Request], rows: int) -> Iterator[list[Request]]:

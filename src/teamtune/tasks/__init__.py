@@ -37,12 +37,16 @@ def find(name: str) -> ModuleType:
 class TaskSpec:
     """Which problems to take: enough to load the same ones again."""
 
-    name: str
+    task: str = "arithmetic"
+    """a built-in task, or the dotted path of your own module"""
     level: str = ""
-    """empty: the task's own default"""
+    """level of the task; empty is its own default"""
     train: int = 1000
+    """problems to train on"""
     test: int = 1000
-    seed: int = 0
+    """problems to test on"""
+    data_seed: int = 0
+    """which problems: another seed gives others of the same split"""
 
     def load(self, split: str) -> list[Problem]:
         """The problems of "train" or "test"."""
@@ -51,9 +55,9 @@ class TaskSpec:
             raise TeamtuneError(f"there is no split {split!r}; choose train or test")
         if count < 1:
             raise TeamtuneError(f"{count} {split} problems asked for; take at least 1")
-        module = find(self.name)
+        module = find(self.task)
         level = {"level": self.level} if self.level else {}
-        return module.load(split, count, self.seed, **level)
+        return module.load(split, count, self.data_seed, **level)
 
 
 def check_apart(train: Sequence[Problem], test: Sequence[Problem]) -> None:
@@ -73,7 +77,7 @@ def plain(question: str) -> str:
 
 def grade_turns(turns: Sequence[Row], task: TaskSpec, split: str) -> list[Row]:
     """A grade for every turn: what was read in it and whether that is right."""
-    module = find(task.name)
+    module = find(task.task)
     problems = {p.id: p for p in task.load(split)}
     rows = []
     for row in turns:

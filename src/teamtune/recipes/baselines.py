@@ -1,0 +1,51 @@
+"""The baselines alone: one agent, one agent with votes, the untrained pipeline, and debate, at equal numbers of calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from teamtune.engines import EngineSpec
+from teamtune.protocols.pipeline import seats
+from teamtune.recipes.systems import System, alone_and_together, compare, play_debate, play_pipeline, play_solo
+from teamtune.store import Run
+from teamtune.tasks import TaskSpec
+from teamtune.types import Sampling, Team, TeamtuneError
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Measure the untrained baselines on a task's test problems."""
+
+    out: Path
+    task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec()
+    model: str = "house"
+    engine: EngineSpec = EngineSpec()
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
+    votes: int = 3
+    """passes of the pipeline that vote; one agent alone gets three times as many answers, the same number of calls"""
+    debaters: int = 3
+    """agents and rounds of the debate"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("votes", "debaters"):
+            if getattr(self, name) < 1:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 1 or above")
+
+
+def main(cfg: Baselines, command: str = "") -> Run:
+    run = Run(cfg.out, cfg, command)
+    team, seed = Team(cfg.model, seats(cfg.sampling)), cfg.seed + 1_000_003
+    alone = play_solo(run, "test/base-solo", cfg.task, team, cfg.engine, 3 * cfg.votes, seed)
+    together = play_pipeline(run, "test/base", cfg.task, team, cfg.engine, cfg.votes, seed)
+    talked = play_debate(run, "test/debate", cfg.task, cfg.model, cfg.sampling, cfg.engine, seed, cfg.debaters)
+    systems = [
+        *alone_and_together("", alone, together, cfg.votes),
+        System(f"Debate {cfg.debaters}x{cfg.debaters}", talked, votes=1),
+    ]
+    run.stage("comparison", compare, systems, against=f"MA + MV@{cfg.votes}")
+    return run

@@ -1,0 +1,87 @@
+"""A trained team on test problems: another task or level, fewer roles, or some seats put back to the base.
+
+The ablations of MALT's paper are runs of this on one trained team:
+
+    teamtune eval --run runs/a --out runs/a-no-verifier --untrained verifier      one seat untrained
+    teamtune eval --run runs/a --out runs/a-gr --roles GR                         fewer roles
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from teamtune.engines import EngineSpec
+from teamtune.protocols.pipeline import seats
+from teamtune.recipes.systems import System, compare, play_pipeline
+from teamtune.store import Run, read_table
+from teamtune.tasks import TaskSpec, check_apart
+from teamtune.types import Sampling, Team, TeamtuneError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluate the team of a finished run."""
+
+    run: Path
+    """the run folder that holds the trained team"""
+    out: Path
+    """run folder of this evaluation"""
+    task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec()
+    stage: Literal["dpo", "sft"] = "dpo"
+    """which weights: after DPO, or after SFT alone (STaR)"""
+    roles: Literal["G", "GV", "GR", "GVR"] = "GVR"
+    """which roles play"""
+    untrained: tuple[str, ...] = ()
+    """seats that the base takes instead"""
+    engine: EngineSpec = EngineSpec()
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
+    votes: int = 3
+    seed: int = 0
+
+
+def main(cfg: Evaluation, command: str = "") -> Run:
+    team = trained_team(cfg.run, cfg.sampling, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
+    check_apart(trained_on(cfg.run).load("train"), cfg.task.load("test"))
+    run = Run(cfg.out, cfg, command)
+    seed = cfg.seed + 1_000_003
+    played = play_pipeline(run, "test/team", cfg.task, team, cfg.engine, cfg.votes, seed, cfg.roles)
+    name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
+    systems = [System(f"{name}, one pass", played), System(f"{name} + MV@{cfg.votes}", played, cfg.votes)]
+    run.stage("comparison", compare, systems, against=systems[-1].name)
+    return run
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.exists():
+        raise TeamtuneError(f"{str(folder)!r} is no run folder: it holds no config.json")
+    return json.loads(file.read_text())["config"]
+
+
+def trained_on(folder: Path) -> TaskSpec:
+    """The task that a run was trained on."""
+    spec = {k: v for k, v in _config(folder)["task"].items() if k != "__type__"}
+    return TaskSpec(**spec)
+
+
+def trained_team(folder: Path, sampling: Sampling, stage: Literal["dpo", "sft"] = "dpo") -> Team:
+    """The team that a run trained; a seat without an adapter of the stage has the one of the stage before."""
+    config = _config(folder)
+    rounds = config["rounds"]
+    last = folder / f"round-{rounds}" if rounds > 1 else folder
+    stages = ["sft", "dpo"] if stage == "dpo" else ["sft"]
+    team = Team(config["model"], seats(sampling))
+    for name in stages:
+        if not (last / name).exists():
+            continue
+        read_table(last / name)  # an unsealed stage holds no finished adapters
+        found = {a.name: str(last / name / a.name) for a in team.agents if (last / name / a.name).exists()}
+        team = team.adopt(found)
+    if all(agent.adapter is None for agent in team.agents):
+        raise TeamtuneError(f"{str(folder)!r} holds no trained team; finish its recipe first")
+    return team

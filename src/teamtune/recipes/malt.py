@@ -1,0 +1,167 @@
+"""MALT (Motwani et al., 2024): a generator, a verifier and a refiner, post-trained on a tree of their own answers.
+
+turns of an n-ary tree -> right or wrong leaves -> values averaged up the tree -> SFT of every role on its good turns ->
+DPO of verifier and refiner on good against bad siblings -> the team on test problems beside its baselines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from teamtune.credit.tree import backup
+from teamtune.curate.pairs import sibling_pairs
+from teamtune.curate.sft import sft_rows
+from teamtune.engines import EngineSpec
+from teamtune.protocols.pipeline import ROLES, pipeline, seats
+from teamtune.recipes.systems import (
+    System,
+    alone_and_together,
+    compare,
+    play_debate,
+    play_pipeline,
+    play_solo,
+    trained_tokens,
+)
+from teamtune.rollout import Driver, Rollout, rollout
+from teamtune.store import Run, Table
+from teamtune.tasks import TaskSpec, check_apart, grade_turns
+from teamtune.train.fit import Fit, fit
+from teamtune.train.objective import Preference, Sft
+from teamtune.train.team import Lora
+from teamtune.types import Sampling, Team, TeamtuneError
+
+
+@dataclass(frozen=True)
+class Malt:
+    """Train a generator-verifier-refiner team by MALT and compare it with its baselines."""
+
+    out: Path
+    """run folder; the same command goes on where a killed run was"""
+    task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec()
+    model: str = "house"
+    """house, a folder, or a hub name"""
+    engine: EngineSpec = EngineSpec()
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
+    """of every seat, in training and at test time; the paper's temperature for Llama-3.1-8B is 0.3"""
+    width: int = 3
+    """children of every node: width**3 answers a problem"""
+    pooling: Literal["global", "local"] = "global"
+    threshold: float = 0.5
+    """a turn is positive where its value is strictly above this"""
+    rounds: int = 1
+    """how often to roll out and train; the paper does it once"""
+    roles: tuple[str, ...] = ("generator", "verifier", "refiner")
+    """seats to train; the others stay at the base"""
+    dpo_generator: bool = False
+    """train the generator by DPO too (the paper does not, for an instruct model)"""
+    sft_cap: int = 0
+    """most SFT rows of one agent from one problem; 0 keeps all"""
+    pair_cap: int = 0
+    """most pairs of one agent from one problem; 0 keeps all"""
+    lora: Lora = Lora()
+    sft: Fit = Fit(rate=1e-4)
+    dpo: Fit = Fit(rate=2e-5)
+    preference: Preference = Preference(beta=0.2)
+    votes: int = 3
+    """passes of the pipeline that vote at test time"""
+    baselines: Literal["none", "base", "all"] = "all"
+    """base: untrained alone and as a team; all: also after STaR (the SFT stage), and in debate"""
+    driver: Driver = "waves"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "rounds", "votes"):
+            if getattr(self, name) < 1:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 1 or above")
+        if not 0 <= self.threshold < 1:
+            raise TeamtuneError(f"threshold is {self.threshold}; it must lie in [0, 1)")
+        unknown = [role for role in self.roles if role not in ROLES]
+        if unknown or not self.roles:
+            raise TeamtuneError(f"roles are {list(self.roles)}; choose from {', '.join(ROLES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the rounds gave: the team after SFT (which is STaR), after DPO, and the target tokens of each."""
+
+    star: Team
+    team: Team
+    star_tokens: int = 0
+    tokens: int = 0
+
+
+def main(cfg: Malt, command: str = "") -> Run:
+    """Train and compare; everything is in the run folder afterwards."""
+    check_apart(cfg.task.load("train"), cfg.task.load("test"))
+    run = Run(cfg.out, cfg, command)
+    base = Team(cfg.model, seats(cfg.sampling))
+    done = Trained(base, base)
+    for number in range(cfg.rounds):
+        done = train_round(run, cfg, done, f"round-{number + 1}/" if cfg.rounds > 1 else "")
+    systems = played_systems(run, cfg, base, done)
+    run.stage("comparison", compare, systems, against=systems[-1].name)
+    return run
+
+
+def train_round(run: Run, cfg: Malt, before: Trained, prefix: str) -> Trained:
+    """One round: roll out the tree, back values up, SFT, DPO."""
+    team, seed = before.team, cfg.seed
+    roles = [role for role in ROLES if role in cfg.roles]
+    tree = partial(pipeline, width=cfg.width)
+    how = Rollout(seed=seed, driver=cfg.driver)
+    turns = run.work(f"{prefix}turns", rollout, cfg.task, "train", team, tree, cfg.engine, how)
+    grades = run.stage(f"{prefix}grades", grade_turns, turns, cfg.task, "train")
+    values = run.stage(f"{prefix}values", backup, turns, grades, pooling=cfg.pooling, threshold=cfg.threshold)
+    rows = run.stage(f"{prefix}sft-rows", sft_rows, turns, values, roles, cap=cfg.sft_cap, seed=seed)
+    enough(rows, roles)
+    sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
+    star = team.adopt({role: str(sft.path / role) for role in roles})
+    preferring = [role for role in roles if role != "generator" or cfg.dpo_generator]
+    star_tokens = before.tokens + cfg.sft.epochs * trained_tokens(rows)
+    if not preferring:
+        return Trained(star, star, star_tokens, star_tokens)
+    pairs = run.stage(f"{prefix}pairs", sibling_pairs, turns, values, preferring, cap=cfg.pair_cap, seed=seed)
+    enough(pairs, preferring)
+    dpo = run.train(f"{prefix}dpo", fit, pairs, star, preferring, cfg.lora, cfg.preference, cfg.dpo, seed)
+    final = star.adopt({role: str(dpo.path / role) for role in preferring})
+    return Trained(star, final, star_tokens, star_tokens + cfg.dpo.epochs * trained_tokens(pairs))
+
+
+def enough(table: Table, agents: list[str]) -> None:
+    """An agent with nothing to learn from stops the run, with the counts that explain it."""
+    have = {row["agent"] for row in table.rows()}
+    empty = [agent for agent in agents if agent not in have]
+    if empty:
+        told = "; ".join(f"{what} {count}" for what, count in table.counts.items())
+        raise TeamtuneError(f"nothing to train {', '.join(empty)} on in {table.path}: {told or 'no turns'}")
+
+
+def played_systems(run: Run, cfg: Malt, base: Team, done: Trained) -> list[System]:
+    """All systems on the same test problems; the trained team comes last."""
+    calls = 3 * cfg.votes
+    seed = cfg.seed + 1_000_003  # test-time draws are others than those of the training tree
+    solo = partial(play_solo, run, task=cfg.task, engine=cfg.engine, takes=calls, seed=seed)
+    passes = partial(play_pipeline, run, task=cfg.task, engine=cfg.engine, takes=cfg.votes, seed=seed)
+    systems: list[System] = []
+    if cfg.baselines != "none":
+        systems += alone_and_together("", solo("test/base-solo", team=base), passes("test/base", team=base), cfg.votes)
+    if cfg.baselines == "all":
+        talked = play_debate(run, "test/debate", cfg.task, cfg.model, cfg.sampling, cfg.engine, seed)
+        systems.append(System("Debate 3x3", talked, votes=1))
+        alone, together = solo("test/star-solo", team=done.star), passes("test/star", team=done.star)
+        systems += [
+            replace(system, trained_tokens=done.star_tokens)
+            for system in alone_and_together("STaR ", alone, together, cfg.votes)
+        ]
+    malt = passes("test/malt", team=done.team)
+    return [
+        *systems,
+        System("MALT, one pass", malt, 0, done.tokens),
+        System(f"MALT + MV@{cfg.votes}", malt, cfg.votes, done.tokens),
+    ]
+

@@ -1,0 +1,169 @@
+"""Systems to compare: who answers, by which protocol, with how many votes; and the table that compares them.
+
+One line of the comparison:
+
+    {"system": "MALT + MV@3", "accuracy": 0.812, "se": 0.012, "n": 1000, "calls": 9.0, "prompt_tokens": 812.4,
+     "completion_tokens": 611.0, "trained_tokens": 1208331, "diff": 0.0, "low": 0.0, "high": 0.0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from teamtune.engines import EngineSpec
+from teamtune.evaluate import budget, estimate, paired_bootstrap
+from teamtune.play import ProtocolFn
+from teamtune.protocols import debate as debating
+from teamtune.protocols.pipeline import pipeline
+from teamtune.protocols.solo import solo
+from teamtune.rollout import Rollout, rollout
+from teamtune.store import Run, Table
+from teamtune.tasks import TaskSpec, grade_turns
+from teamtune.types import Row, Sampling, Team, TeamtuneError
+from teamtune.vote import vote_score
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A protocol played by a team on the test problems."""
+
+    turns: Table
+    grades: Table
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A line of the comparison: the first `votes` takes of what was played; 0 votes scores every take by itself."""
+
+    name: str
+    played: Played
+    votes: int = 0
+    trained_tokens: int = 0
+
+
+def play_test(
+    run: Run, name: str, task: TaskSpec, team: Team, protocol: ProtocolFn, engine: EngineSpec, how: Rollout
+) -> Played:
+    """Roll out on the test split and grade every turn, as two stages of the run."""
+    turns = run.work(f"{name}/turns", rollout, task, "test", team, protocol, engine, how)
+    return Played(turns, run.stage(f"{name}/grades", grade_turns, turns, task, "test"))
+
+
+def play_solo(run: Run, name: str, task: TaskSpec, team: Team, engine: EngineSpec, takes: int, seed: int) -> Played:
+    """The generator alone, `takes` times a problem."""
+    return play_test(run, name, task, team, solo, engine, Rollout(takes, seed))
+
+
+def play_pipeline(
+    run: Run, name: str, task: TaskSpec, team: Team, engine: EngineSpec, takes: int, seed: int, roles: str = "GVR"
+) -> Played:
+    """The pipeline in single passes, `takes` times a problem."""
+    return play_test(run, name, task, team, partial(pipeline, roles=roles), engine, Rollout(takes, seed))
+
+
+def play_debate(
+    run: Run, name: str, task: TaskSpec, model: str, sampling: Sampling, engine: EngineSpec, seed: int, size: int = 3
+) -> Played:
+    """The untrained base in debate with itself, `size` agents over `size` rounds (Du et al.)."""
+    team = Team(model, debating.seats(sampling, size))
+    protocol = partial(debating.debate, agents=size, rounds=size)
+    return play_test(run, name, task, team, protocol, engine, Rollout(1, seed))
+
+
+def untrained(team: Team, names: Sequence[str]) -> Team:
+    """The team with the named seats back at the base."""
+    return team.adopt(dict.fromkeys(names))
+
+
+def alone_and_together(prefix: str, alone: Played, together: Played, votes: int) -> list[System]:
+    """One agent and the pipeline, each without and with votes; one agent also at the pipeline's number of calls."""
+    return [
+        System(f"{prefix}SA", alone),
+        System(f"{prefix}SA + MV@{votes}", alone, votes),
+        System(f"{prefix}SA + MV@{3 * votes}", alone, 3 * votes),
+        System(f"{prefix}MA", together),
+        System(f"{prefix}MA + MV@{votes}", together, votes),
+    ]
+
+
+def scores(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> dict[str, float]:
+    """Each problem's score: of the vote over all final turns of the first `votes` takes, or the mean over the takes.
+
+    A vote with a tie scores the mean of the tied answers, which is what a random choice among them would on average.
+    Within one take several final turns (a debate's last round) vote among themselves.
+    """
+    graded = {(g["problem"], g["take"], g["turn"]): g for g in grades}
+    final: dict[str, dict[int, list[Row]]] = {}
+    for turn in turns:
+        if turn["final"]:
+            key = (turn["problem"], turn["take"], turn["turn"])
+            final.setdefault(turn["problem"], {}).setdefault(turn["take"], []).append(graded[key])
+    return {problem: _problem_score(takes, votes) for problem, takes in final.items()}
+
+
+def _problem_score(takes: Mapping[int, Sequence[Row]], votes: int) -> float:
+    if votes:
+        if votes > len(takes):
+            raise TeamtuneError(f"{votes} votes asked for, but only {len(takes)} takes were played")
+        voters = [grade for take in sorted(takes)[:votes] for grade in takes[take]]
+        return vote_score([v["parsed"] for v in voters], [v["score"] for v in voters])
+    each = [vote_score([g["parsed"] for g in group], [g["score"] for g in group]) for group in takes.values()]
+    return sum(each) / len(each)
+
+
+def compare(systems: Sequence[System], against: str) -> list[Row]:
+    """The comparison table: every system with its cost and its difference from the system named `against`.
+
+    The interval is a paired bootstrap over problems, at 95 %.
+    """
+    found = {system.name: _measured(system) for system in systems}
+    if against not in found:
+        raise TeamtuneError(f"no system {against!r} to compare with; there are {', '.join(found)}")
+    rows = []
+    reference = found[against][0]
+    for system in systems:
+        by_problem, turns = found[system.name]
+        if by_problem.keys() != reference.keys():
+            raise TeamtuneError(f"{system.name} and {against} did not answer the same problems")
+        here = estimate(list(by_problem.values()))
+        gap = paired_bootstrap([reference[p] for p in by_problem], list(by_problem.values()))
+        spent = budget(turns)
+        takes = len({turn["take"] for turn in turns}) if not system.votes else 1
+        share = lambda tokens, takes=takes: None if tokens is None else tokens / takes  # noqa: E731
+        rows.append(
+            {
+                "system": system.name,
+                "accuracy": here.mean,
+                "se": here.se,
+                "n": here.n,
+                "calls": spent.calls / takes,
+                "prompt_tokens": share(spent.prompt_tokens),
+                "completion_tokens": share(spent.completion_tokens),
+                "trained_tokens": system.trained_tokens,
+                "diff": gap.diff,
+                "low": gap.low,
+                "high": gap.high,
+            }
+        )
+    return rows
+
+
+def _measured(system: System) -> tuple[dict[str, float], list[Row]]:
+    """Scores by problem, and the turns that they cost."""
+    turns = system.played.turns.rows()
+    if system.votes:
+        turns = [turn for turn in turns if turn["take"] < system.votes]
+    return scores(turns, system.played.grades.rows(), system.votes), turns
+
+
+def trained_tokens(*tables: Table) -> int:
+    """Target tokens that the rows of these tables hold: answers of SFT rows, both answers of pairs."""
+    total = 0
+    for table in tables:
+        for row in table.rows():
+            for column in ("token_ids", "chosen_ids", "rejected_ids"):
+                total += len(row.get(column) or ())
+    return total
+

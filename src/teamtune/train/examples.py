@@ -1,0 +1,71 @@
+"""Training rows -> ids. What trains is the ids that were sampled; only turns without ids are tokenised here.
+
+    SFT row   -> Example(prompt=[2, 90, ...], answer=[33, 12, ..., 1])
+    pair row  -> Pair(chosen=Example(...), rejected=Example(...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from teamtune.engines.render import Renderer
+from teamtune.types import Message, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the answer to learn; the answer ends with the stop token where the turn ended by itself."""
+
+    prompt: list[int]
+    answer: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    chosen: Example
+    rejected: Example
+
+    def __len__(self) -> int:
+        return max(len(self.chosen), len(self.rejected))
+
+
+def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer) -> Example:
+    """The ids of one answer, as sampled where they were kept."""
+    if row["prompt_ids"] is not None and ids is not None:
+        return Example(list(row["prompt_ids"]), list(ids))
+    tokenizer = renderer.tokenizer
+    answer = tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt = renderer.prompt([Message(m["role"], m["content"]) for m in row["messages"]])
+    return Example(prompt, [*answer, tokenizer.eos_token_id])
+
+
+def sft_example(row: Row, renderer: Renderer) -> Example:
+    return example(row, row["completion"], row["token_ids"], renderer)
+
+
+def pair_example(row: Row, renderer: Renderer) -> Pair:
+    return Pair(
+        example(row, row["chosen"], row["chosen_ids"], renderer),
+        example(row, row["rejected"], row["rejected_ids"], renderer),
+    )
+
+
+def padded(
+    examples: Sequence[Example], pad: int, device: torch.device
+) -> tuple[Int[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
+    """Ids padded on the right, and the mask of the answers' tokens."""
+    longest = max(map(len, examples))
+    ids = torch.full((len(examples), longest), pad)
+    mask = torch.zeros(len(examples), longest, dtype=torch.bool)
+    for row, one in enumerate(examples):
+        ids[row, : len(one)] = torch.tensor([*one.prompt, *one.answer])
+        mask[row, len(one.prompt) : len(one)] = True
+    return ids.to(device), mask.to(device)

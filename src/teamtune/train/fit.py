@@ -1,0 +1,230 @@
+"""The joint fit: all agents of a team trained in one loop over one base.
+
+A step takes the next batch of every agent that has steps left, packs the rows of all agents into micro-batches of
+about one length, runs them forward and backward through the mixed adapters, and steps each agent's own optimiser on its
+own schedule. No parameter is shared, and each row's loss is divided by its own agent's normaliser, so the result equals
+separate fits, agent by agent.
+
+    folder/  generator/adapter_model.safetensors  verifier/...      the adapters, at the end
+             reference.safetensors                                 DPO: log-probabilities under the adapters that went in
+             state/step-000050/                                    what a killed fit resumes from
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from teamtune.engines.render import Renderer
+from teamtune.train import losses
+from teamtune.train.examples import pair_example, sft_example
+from teamtune.train.objective import Item, Objective, Preference, Reference, Weighted, micro_losses, reference_of
+from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Row, Team, TeamtuneError
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How to train. The same options hold for every agent; steps follow from each agent's own rows."""
+
+    rate: float = 1e-4
+    """peak learning rate of AdamW"""
+    epochs: int = 1
+    batch: int = 32
+    """rows (or pairs) of one agent in an optimiser step"""
+    warmup: float = 0.05
+    """share of an agent's steps with rising rate"""
+    decay: Literal["linear", "constant"] = "linear"
+    clip: float = 1.0
+    """largest gradient norm of one agent"""
+    micro_tokens: int = 16_384
+    """ids in one forward pass, padding included"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the forward pass; auto is float32 on a CPU and bfloat16 on a GPU"""
+    save_every: int = 50
+    """steps between two states to resume from"""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "epochs", "batch", "clip", "micro_tokens", "save_every"):
+            if getattr(self, name) <= 0:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+Metrics = dict[str, float | int | str]
+
+
+def fit(
+    folder: Path,
+    rows: Sequence[Row],
+    team: Team,
+    agents: Sequence[str],
+    lora: Lora,
+    objective: Objective,
+    options: Fit,
+    seed: int = 0,
+) -> Iterator[Metrics]:
+    """Train the agents on their rows, yielding a line of metrics a step, and leave their adapters in `folder`."""
+    model = TeamModel.open(team, agents, lora, seed)
+    return fit_model(folder, model, rows, objective, options, seed)
+
+
+def fit_model(
+    folder: Path, model: TeamModel, rows: Sequence[Row], objective: Objective, options: Fit, seed: int = 0
+) -> Iterator[Metrics]:
+    """`fit` with a model that is in memory."""
+    items = items_of(rows, model, objective)
+    schedules = {agent: schedule(len(items[agent]), options, seed, agent) for agent in model.agents}
+    steps = max(map(len, schedules.values()))
+    optimizers = {
+        agent: torch.optim.AdamW(model.parameters(agent), lr=options.rate, weight_decay=0.0) for agent in model.agents
+    }
+    done = resume(folder, model, optimizers)
+    reference = None
+    if isinstance(objective, Preference):
+        reference = reference_of(folder, model, first_epoch(items, schedules, options), objective, autocast(model, options))
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(folder.name, total=steps, completed=done)
+        for step in range(done, steps):
+            batches = {a: [items[a][i] for i in plan[step]] for a, plan in schedules.items() if step < len(plan)}
+            sums = backward(model, batches, objective, options, reference)
+            line: Metrics = {"step": step}
+            for agent in batches:
+                line |= update(model, agent, optimizers[agent], options, step, len(schedules[agent]))
+                line |= {f"{agent}/{name}": value for name, value in sums[agent].items()}
+            yield line
+            # Only after its line is logged: a state must never be ahead of the metrics.
+            if (step + 1) % options.save_every == 0 and step + 1 < steps:
+                keep(folder, model, optimizers, step + 1)
+            progress.update(bar, completed=step + 1)
+    for agent in model.agents:
+        model.save(agent, folder / agent)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def items_of(rows: Sequence[Row], model: TeamModel, objective: Objective) -> dict[str, list[Item]]:
+    """Each agent's examples or pairs; an agent without any stops the fit."""
+    renderer = Renderer(model.tokenizer, "the base")
+    make = pair_example if isinstance(objective, Preference) else sft_example
+    items: dict[str, list[Item]] = {agent: [] for agent in model.agents}
+    for row in rows:
+        if row["agent"] in items:
+            number = len(items[row["agent"]])
+            items[row["agent"]].append(Item(row["agent"], number, make(row, renderer)))
+    empty = [agent for agent, own in items.items() if not own]
+    if empty:
+        raise TeamtuneError(f"no rows to train {', '.join(empty)} on; roll out more problems or lower the threshold")
+    return items
+
+
+def schedule(count: int, options: Fit, seed: int, agent: str) -> list[list[int]]:
+    """Which rows each step of one agent takes; it depends on this agent alone."""
+    plan: list[list[int]] = []
+    for epoch in range(options.epochs):
+        order = list(range(count))
+        random.Random(f"{seed}/{agent}/{epoch}").shuffle(order)
+        plan += [order[start : start + options.batch] for start in range(0, count, options.batch)]
+    return plan
+
+
+def first_epoch(
+    items: Mapping[str, Sequence[Item]], schedules: Mapping[str, list[list[int]]], options: Fit
+) -> Iterator[list[Item]]:
+    """The micro-batches of the first epoch: the reference is computed on just these, so that step 0 meets it exactly."""
+    counts = {agent: math.ceil(len(own) / options.batch) for agent, own in items.items()}
+    for step in range(max(counts.values())):
+        now = [items[a][i] for a, plan in schedules.items() if step < counts[a] for i in plan[step]]
+        yield from packed(now, options.micro_tokens)
+
+
+def packed(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
+    """Micro-batches of about one length and at most `tokens` padded ids (a single longer item stands alone)."""
+    batch: list[Item] = []
+    for item in sorted(items, key=lambda item: (len(item), item.agent, item.number)):
+        if batch and (sum(i.rows for i in batch) + item.rows) * len(item) > tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def backward(
+    model: TeamModel,
+    batches: Mapping[str, Sequence[Item]],
+    objective: Objective,
+    options: Fit,
+    reference: Reference | None,
+) -> dict[str, dict[str, float]]:
+    """Gradients of one step, over all agents; per agent the loss and what else the objective reports."""
+    weights = Weighted.of(batches)
+    sums: dict[str, dict[str, float]] = {agent: {} for agent in batches}
+    for micro in packed([item for batch in batches.values() for item in batch], options.micro_tokens):
+        with autocast(model, options):
+            found = micro_losses(model, micro, objective, weights, reference)
+        found.total.backward()
+        for agent, name, value in found.reports:
+            sums[agent][name] = sums[agent].get(name, 0.0) + value
+    return sums
+
+
+def update(
+    model: TeamModel, agent: str, optimizer: torch.optim.Optimizer, options: Fit, step: int, steps: int
+) -> Metrics:
+    """One optimiser step of one agent."""
+    norm = losses.global_norm([p for p in model.parameters(agent)])
+    scale = min(1.0, options.clip / max(float(norm), 1e-12))
+    rate = rate_at(options, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    for parameter in model.parameters(agent):
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
+    optimizer.step()
+    optimizer.zero_grad()
+    return {f"{agent}/norm": float(norm), f"{agent}/rate": rate}
+
+
+def rate_at(options: Fit, step: int, steps: int) -> float:
+    """Linear warm-up, then linear to zero (or flat)."""
+    warm = options.warmup * steps
+    if step < warm:
+        return options.rate * (step + 1) / (warm + 1)
+    if options.decay == "constant":
+        return options.rate
+    return options.rate * (steps - step) / max(1.0, steps - warm)
+
+
+def autocast(model: TeamModel, options: Fit) -> torch.autocast:
+    kind = model.device.type
+    low = options.precision == "bfloat16" or (options.precision == "auto" and kind != "cpu")
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=low)
+
+
+def keep(folder: Path, model: TeamModel, optimizers: Mapping[str, torch.optim.Optimizer], step: int) -> None:
+    """Save what a killed fit needs to go on from `step`."""
+    tensors = {agent: model.weights(agent) for agent in model.agents}
+    states = {f"{agent}.optimizer": optimizer_tensors(opt) for agent, opt in optimizers.items()}
+    save_state(folder / "state" / f"step-{step:06d}", tensors | states, {"step": step})
+
+
+def resume(folder: Path, model: TeamModel, optimizers: Mapping[str, torch.optim.Optimizer]) -> int:
+    """Load the newest state, if there is one; the step to go on from."""
+    found = latest_state(folder / "state")
+    if found is None:
+        return 0
+    where, state = found
+    for agent, optimizer in optimizers.items():
+        model.restore(agent, where / f"{agent}.safetensors")
+        restore_optimizer(optimizer, load_tensors(where, f"{agent}.optimizer"))
+    Console(stderr=True).print(f"{folder.name}: going on from step {state['step']}")
+    return state["step"]

@@ -1,0 +1,73 @@
+"""The losses, as pure functions of log-probabilities. Shapes: `pairs`, `rows` and `length` as in the batch.
+
+SFT and DPO are MALT's two objectives (its section 3.3); IPO and the added NLL term are options that it only cites.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+PairLoss = Literal["dpo", "ipo"]
+
+
+def token_logprobs(
+    logits: Float[Tensor, "rows length vocabulary"], ids: Int[Tensor, "rows length"]
+) -> Float[Tensor, "rows length"]:
+    """log p(ids[t] | ids[<t]) at every position; 0 at position 0, which nothing predicts."""
+    shifted = logits[:, :-1].float()
+    found = -F.cross_entropy(shifted.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return F.pad(found.view(ids.shape[0], -1), (1, 0))
+
+
+def sft(
+    logprobs: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], tokens: Float[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """Each row's share of the mean negative log-likelihood a target token: -sum log p / tokens.
+
+    `tokens` is the number of target tokens in the whole optimiser step of the row's agent, so that micro-batches add up
+    to the mean over the step: L_SFT = -E sum_t log pi(y_t | y_<t, x).
+    """
+    return -(logprobs * mask).sum(-1) / tokens
+
+
+def pair(
+    chosen: Float[Tensor, " pairs"],
+    rejected: Float[Tensor, " pairs"],
+    chosen_reference: Float[Tensor, " pairs"],
+    rejected_reference: Float[Tensor, " pairs"],
+    beta: float,
+    kind: PairLoss = "dpo",
+) -> Float[Tensor, " pairs"]:
+    """The preference loss of each pair, from log-probabilities of whole answers.
+
+    dpo: -log sigmoid(beta * margin), margin = log pi/ref (chosen) - log pi/ref (rejected)  (Rafailov et al. 2023)
+    ipo: (margin - 1 / (2 beta))^2, on log-probabilities averaged over tokens               (Azar et al. 2023)
+    """
+    margin = (chosen - chosen_reference) - (rejected - rejected_reference)
+    if kind == "ipo":
+        return (margin - 1 / (2 * beta)) ** 2
+    return -F.logsigmoid(beta * margin)
+
+
+def answer_logprob(
+    logprobs: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], average: bool = False
+) -> Float[Tensor, " rows"]:
+    """log pi(y | x): the sum over the answer's tokens, or its mean."""
+    total = (logprobs * mask).sum(-1)
+    return total / mask.sum(-1).clamp(min=1) if average else total
+
+
+def accuracy(margins: Float[Tensor, " pairs"]) -> float:
+    """Share of pairs whose chosen answer gained more than the rejected one."""
+    return float((margins > 0).float().mean()) if margins.numel() else float("nan")
+
+
+def global_norm(parameters: list[Tensor]) -> Tensor:
+    """The norm of all gradients together."""
+    norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    return torch.stack(norms).norm() if norms else torch.zeros(())

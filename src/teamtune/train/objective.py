@@ -1,0 +1,170 @@
+"""What a micro-batch costs, for SFT and for preference pairs, with rows of different agents side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from teamtune.train import losses
+from teamtune.train.examples import Example, Pair, padded
+from teamtune.train.losses import PairLoss
+from teamtune.train.team import TeamModel
+from teamtune.types import TeamtuneError
+
+
+@dataclass(frozen=True, slots=True)
+class Sft:
+    """Plain finetuning on the answers: the mean negative log-likelihood a target token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """DPO, with the adapter that goes in as the frozen reference. MALT: beta 0.2; IPO and NLL off by default."""
+
+    beta: float = 0.2
+    loss: PairLoss = "dpo"
+    nll: float = 0.0
+    """weight of the chosen answers' negative log-likelihood a token (Pang et al. 2024)"""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise TeamtuneError(f"beta is {self.beta}; it must be above 0")
+        if self.nll < 0:
+            raise TeamtuneError(f"nll is {self.nll}; it must be 0 or above")
+
+
+Objective = Sft | Preference
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to learn from: an agent's example or pair, and its number among the agent's."""
+
+    agent: str
+    number: int
+    data: Example | Pair
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def rows(self) -> int:
+        return 2 if isinstance(self.data, Pair) else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """Each agent's normalisers in one optimiser step."""
+
+    tokens: Mapping[str, int]
+    """target tokens: all of an SFT batch, the chosen answers' of a preference batch"""
+    items: Mapping[str, int]
+
+    @staticmethod
+    def of(batches: Mapping[str, Sequence[Item]]) -> Weighted:
+        def targets(item: Item) -> int:
+            return len(item.data.chosen.answer if isinstance(item.data, Pair) else item.data.answer)
+
+        tokens = {agent: sum(map(targets, batch)) for agent, batch in batches.items()}
+        return Weighted(tokens, {agent: len(batch) for agent, batch in batches.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A micro-batch's loss, and numbers to report: (agent, name, this micro-batch's share)."""
+
+    total: Float[Tensor, ""]
+    reports: list[tuple[str, str, float]]
+
+
+Reference = Mapping[str, Float[Tensor, "items 2"]]
+"""Per agent: log-probability of (chosen, rejected) of each pair under the adapter that went in."""
+
+
+def micro_losses(
+    model: TeamModel, micro: Sequence[Item], objective: Objective, weights: Weighted, reference: Reference | None
+) -> Found:
+    """The micro-batch's part of the step's loss, summed over its agents."""
+    if isinstance(objective, Sft):
+        return _sft(model, micro, weights)
+    assert reference is not None
+    return _pairs(model, micro, objective, weights, reference)
+
+
+def _sft(model: TeamModel, micro: Sequence[Item], weights: Weighted) -> Found:
+    logprobs, mask = _forward(model, [(item.agent, item.data) for item in micro])  # type: ignore[misc]
+    tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=model.device)
+    each = losses.sft(logprobs, mask, tokens)
+    return Found(each.sum(), [(item.agent, "loss", x) for item, x in zip(micro, each.tolist(), strict=True)])
+
+
+def _pairs(
+    model: TeamModel, micro: Sequence[Item], objective: Preference, weights: Weighted, reference: Reference
+) -> Found:
+    both, (logprobs, mask) = _pair_logprobs(model, micro, objective)
+    known = torch.stack([reference[item.agent][item.number] for item in micro]).to(both)
+    each = losses.pair(both[:, 0], both[:, 1], known[:, 0], known[:, 1], objective.beta, objective.loss)
+    pairs = torch.tensor([float(weights.items[item.agent]) for item in micro], device=model.device)
+    cost = each / pairs
+    if objective.nll:
+        tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=model.device)
+        chosen = slice(0, len(micro))
+        cost = cost + objective.nll * losses.sft(logprobs[chosen], mask[chosen], tokens)
+    margins = ((both[:, 0] - known[:, 0]) - (both[:, 1] - known[:, 1])).detach()
+    reports: list[tuple[str, str, float]] = []
+    for item, loss, margin in zip(micro, cost.tolist(), margins.tolist(), strict=True):
+        count = weights.items[item.agent]
+        reports += [
+            (item.agent, "loss", loss),
+            (item.agent, "margin", objective.beta * margin / count),
+            (item.agent, "accuracy", float(margin > 0) / count),
+        ]
+    return Found(cost.sum(), reports)
+
+
+def _pair_logprobs(
+    model: TeamModel, micro: Sequence[Item], objective: Preference
+) -> tuple[Float[Tensor, "pairs 2"], tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]]:
+    """Log-probabilities of chosen and rejected answers; in the batch all chosen come first."""
+    pairs = [(item.agent, item.data) for item in micro]
+    sides = [(a, p.chosen) for a, p in pairs] + [(a, p.rejected) for a, p in pairs]  # type: ignore[union-attr]
+    logprobs, mask = _forward(model, sides)
+    answers = losses.answer_logprob(logprobs, mask, average=objective.loss == "ipo")
+    return torch.stack([answers[: len(micro)], answers[len(micro) :]], dim=-1), (logprobs, mask)
+
+
+def _forward(
+    model: TeamModel, rows: Sequence[tuple[str, Example]]
+) -> tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
+    pad = model.tokenizer.pad_token_id
+    ids: Int[Tensor, "rows length"]
+    ids, mask = padded([one for _, one in rows], pad if pad is not None else 0, model.device)
+    return losses.token_logprobs(model(ids, [agent for agent, _ in rows]), ids), mask
+
+
+@torch.no_grad()
+def reference_of(
+    folder: Path, model: TeamModel, micros: Iterable[Sequence[Item]], objective: Preference, autocast: torch.autocast
+) -> Reference:
+    """The reference log-probabilities, read from the fit's folder where a killed fit has left them."""
+    file = folder / "reference.safetensors"
+    if file.exists():
+        return load_file(file)
+    found: dict[str, dict[int, Tensor]] = {agent: {} for agent in model.agents}
+    for micro in micros:
+        with autocast:
+            both, _ = _pair_logprobs(model, micro, objective)
+        for item, row in zip(micro, both.float().cpu(), strict=True):
+            found[item.agent][item.number] = row
+    table = {agent: torch.stack([rows[i] for i in range(len(rows))]) for agent, rows in found.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name("reference.tmp")
+    save_file(table, draft)
+    draft.rename(file)
+    return table

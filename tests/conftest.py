@@ -1,0 +1,45 @@
+"""A tiny model made once a session: two layers, byte-level tokenizer, chat template; nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Shape annotations (all stand in these modules) are checked while the tests run, and costs nothing elsewhere.
+install_import_hook(["teamtune.train", "teamtune.engines.sampling", "teamtune.house.data"], "beartype.beartype")
+
+
+def make_model(folder: Path, seed: int = 0) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from teamtune.house import tokenizer as house
+
+    tokenizer = house.train(["You are the generator. Solve 12 + 3 * 4 = 24. Answer: 24"] * 3, 300)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of the tiny model."""
+    torch.set_num_threads(1)
+    return str(make_model(tmp_path_factory.mktemp("tiny")))

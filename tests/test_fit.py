@@ -1,0 +1,132 @@
+"""The joint fit: equals separate fits, touches nobody else's weights, resumes, starts DPO at ln 2."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from teamtune.train.fit import Fit, fit
+from teamtune.train.objective import Preference, Sft
+from teamtune.train.team import Lora
+from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
+
+AGENTS = ["generator", "verifier", "refiner"]
+LORA = Lora(rank=4, alpha=8)
+
+
+def team(tiny: str) -> Team:
+    return Team(tiny, tuple(Agent(name, f"You are the {name}.", Sampling()) for name in AGENTS))
+
+
+def sft_rows(counts: dict[str, int]) -> list[Row]:
+    return [
+        {
+            "agent": agent,
+            "messages": [{"role": "user", "content": f"{i} + {i}?" * (1 + i % 3)}],
+            "completion": f"{agent[0]} Answer: {2 * i}",
+            "prompt_ids": None,
+            "token_ids": None,
+        }
+        for agent, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def pair_rows(counts: dict[str, int]) -> list[Row]:
+    return [
+        {
+            "agent": agent,
+            "messages": [{"role": "user", "content": f"{i} + {i}?" * (1 + i % 3)}],
+            "chosen": f"Answer: {2 * i}",
+            "rejected": f"I say {3 * i + 1} is it",
+            "prompt_ids": None,
+            "chosen_ids": None,
+            "rejected_ids": None,
+        }
+        for agent, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def weights(folder: Path, agent: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / agent / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("objective", [Sft(), Preference(beta=0.2), Preference(loss="ipo"), Preference(nll=0.5)])
+def test_joint_equals_separate(tiny: str, tmp_path: Path, objective: Sft | Preference) -> None:
+    counts = {"generator": 7, "verifier": 12, "refiner": 5}
+    rows = sft_rows(counts) if isinstance(objective, Sft) else pair_rows(counts)
+    options = Fit(rate=1e-2, batch=3, epochs=2, micro_tokens=200)
+    list(fit(tmp_path / "joint", rows, team(tiny), AGENTS, LORA, objective, options))
+    for agent in AGENTS:
+        list(fit(tmp_path / agent, rows, team(tiny), [agent], LORA, objective, options))
+        joint, alone = weights(tmp_path / "joint", agent), weights(tmp_path / agent, agent)
+        assert joint.keys() == alone.keys()
+        for name in joint:
+            torch.testing.assert_close(joint[name], alone[name], rtol=1e-3, atol=1e-5)
+
+
+def test_every_trained_tensor_moves_and_the_base_does_not(tiny: str, tmp_path: Path) -> None:
+    from teamtune.train.team import TeamModel
+
+    model = TeamModel.open(team(tiny), AGENTS, LORA)
+    before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
+    from teamtune.train.fit import fit_model
+
+    list(fit_model(tmp_path, model, sft_rows(dict.fromkeys(AGENTS, 8)), Sft(), Fit(rate=1e-2, batch=4, epochs=2)))
+    for name, p in model.model.named_parameters():
+        moved = not torch.equal(before[name], p.detach())
+        assert moved == ("lora_" in name), name
+
+
+def test_dpo_starts_at_ln_2_exactly(tiny: str, tmp_path: Path) -> None:
+    list(fit(tmp_path / "sft", sft_rows({"verifier": 8}), team(tiny), ["verifier"], LORA, Sft(), Fit(rate=1e-2)))
+    trained = team(tiny).adopt({"verifier": str(tmp_path / "sft" / "verifier")})
+    rows = pair_rows({"verifier": 11})
+    lines = list(fit(tmp_path / "dpo", rows, trained, ["verifier"], LORA, Preference(), Fit(rate=1e-2, batch=4)))
+    assert lines[0]["verifier/loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert lines[0]["verifier/margin"] == 0
+    assert lines[-1]["verifier/loss"] != pytest.approx(math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize("objective", [Sft(), Preference()])
+def test_a_fit_that_breaks_off_ends_the_same(tiny: str, tmp_path: Path, objective: Sft | Preference) -> None:
+    counts = {"generator": 9, "verifier": 4}
+    rows = sft_rows(counts) if isinstance(objective, Sft) else pair_rows(counts)
+    options = Fit(rate=1e-2, batch=2, epochs=2, save_every=2)
+    names = list(counts)
+    whole = list(fit(tmp_path / "whole", rows, team(tiny), names, LORA, objective, options))
+    broken = fit(tmp_path / "broken", rows, team(tiny), names, LORA, objective, options)
+    for _ in range(6):
+        next(broken)
+    broken.close()
+    rest = list(fit(tmp_path / "broken", rows, team(tiny), names, LORA, objective, options))
+    assert rest[0]["step"] == 4, "it goes on from the last state"
+    for got, want in zip(rest, whole[4:], strict=True):
+        assert got == pytest.approx(want, rel=1e-4, abs=1e-5)
+    for agent in names:
+        for name, tensor in weights(tmp_path / "whole", agent).items():
+            torch.testing.assert_close(weights(tmp_path / "broken", agent)[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_is_exact(tiny: str, tmp_path: Path) -> None:
+    rows = sft_rows({"generator": 8})
+    for name, tokens in (("one", 100_000), ("eight", 1)):
+        list(fit(tmp_path / name, rows, team(tiny), ["generator"], LORA, Sft(), Fit(rate=1e-2, micro_tokens=tokens)))
+    for name, tensor in weights(tmp_path / "one", "generator").items():
+        torch.testing.assert_close(weights(tmp_path / "eight", "generator")[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_an_agent_without_rows_stops_the_fit(tiny: str, tmp_path: Path) -> None:
+    with pytest.raises(TeamtuneError, match="no rows to train refiner"):
+        list(fit(tmp_path, sft_rows({"verifier": 3}), team(tiny), ["verifier", "refiner"], LORA, Sft(), Fit()))
+
+
+def test_a_missing_adapter_is_named(tiny: str, tmp_path: Path) -> None:
+    gone = team(tiny).adopt({"verifier": str(tmp_path / "gone")})
+    with pytest.raises(TeamtuneError, match="no adapter in .*gone"):
+        list(fit(tmp_path, sft_rows({"verifier": 3}), gone, ["verifier"], LORA, Sft(), Fit()))
