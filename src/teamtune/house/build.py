@@ -30,8 +30,8 @@ TOKENIZER_DOCUMENTS = range(10**9, 10**9 + 20_000)
 class Build:
     """Options of a build; the defaults are those of the shipped model."""
 
-    steps: int = 2000
-    tokens: int = 16_384
+    steps: int = 4800
+    tokens: int = 8_192
     """ids a step, padding included"""
     longest: int = 640
     """documents with more ids than this are left out"""
@@ -40,11 +40,11 @@ class Build:
     layers: int = 6
     heads: int = 5
     inner: int = 448
-    rate: float = 5e-3
-    warmup: int = 50
+    rate: float = 4e-3
+    warmup: int = 100
     seed: int = 0
     muon: bool = True
-    save_every: int = 100
+    save_every: int = 200
     compile: bool = True
 
 

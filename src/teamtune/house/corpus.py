@@ -5,6 +5,9 @@ One document, as it is stored:
     {"kind": "verify", "messages": [{"role": "system", "content": "You are the verifier. ..."},
       {"role": "user", "content": "Problem: ..."}, {"role": "assistant", "content": "1. 7 * 23 = ..."}]}
 
+Besides the roles there are drills, lists of correct calculations, some worked in detail: more than half of the first
+documents, so that the arithmetic is there before the roles need it, and one in eight afterwards.
+
 Every document is named by (seed, index), so a corpus of any size can be made in any number of processes. Questions come
 from the corpus split of the tasks alone, which shares none with train or test.
 """
@@ -16,12 +19,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from teamtune.house.authors import Subject, Work, care, solve, written
-from teamtune.house.critics import critique, refinement, reply, summary
+from teamtune.house.critics import critique, detail, refinement, reply, summary
 from teamtune.protocols import debate, discussion, pipeline
 from teamtune.tasks import arithmetic, stories
-from teamtune.types import Message, Problem, assistant
+from teamtune.tasks.plan import Op, calculate
+from teamtune.types import Message, Problem, assistant, user
 
-Kind = Literal["solve", "verify", "refine", "debate", "summed", "summarise", "discuss"]
+Kind = Literal["drill", "solve", "verify", "refine", "debate", "summed", "summarise", "discuss"]
 SHARES: dict[Kind, float] = {
     "solve": 0.34,
     "verify": 0.27,
@@ -31,6 +35,8 @@ SHARES: dict[Kind, float] = {
     "summarise": 0.04,
     "discuss": 0.05,
 }
+DRILLER = "You work out calculations."
+EARLY, EARLY_DRILLS, LATER_DRILLS = 40_000, 0.6, 0.125
 LEVELS = {
     "arithmetic": (("paper", 0.5), ("1", 0.1), ("2", 0.15), ("3", 0.15), ("4", 0.1)),
     "stories": (("1", 0.12), ("2", 0.25), ("3", 0.4), ("4", 0.23)),
@@ -62,6 +68,8 @@ def subject_at(seed: int, index: int) -> tuple[Problem, Subject]:
 def document(seed: int, index: int) -> Document:
     """The document that (seed, index) names."""
     rng = random.Random(f"corpus-document/{seed}/{index}")
+    if rng.random() < (EARLY_DRILLS if index < EARLY else LATER_DRILLS):
+        return drill(rng)
     problem, subject = subject_at(seed, index)
     kind: Kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
     own = solve(rng, subject, care(rng))
@@ -82,6 +90,30 @@ def document(seed: int, index: int) -> Document:
             asked, text = pipeline.refine(problem, written(own), found.text), refinement(rng, own, found)
         return _doc(kind, pipeline.REFINER, *asked, assistant(text))
     return _in_company(rng, kind, problem, own)
+
+
+def drill(rng: random.Random) -> Document:
+    """A list of calculations and their results; in half of the drills worked in a critic's detail."""
+    detailed = rng.random() < 0.5
+    sums = [calculation(rng) for _ in range(rng.randint(6, 10) if detailed else rng.randint(12, 20))]
+    asked = ", ".join(f"{x} {op} {y}" for op, x, y in sums)
+    shown = detail if detailed else (lambda op, x, y: f"{x} {op} {y} = ")
+    lines = [f"{shown(op, x, y)}{calculate(op, x, y)}" for op, x, y in sums]
+    return _doc("drill", DRILLER, user(f"Work these out: {asked}"), assistant("\n".join(lines)))
+
+
+def calculation(rng: random.Random) -> tuple[Op, int, int]:
+    """One calculation of the kind and size that the tasks bring about."""
+    op: Op = rng.choices(["*", "+", "-", "/"], [0.32, 0.25, 0.33, 0.1])[0]
+    size = lambda: rng.randint(0, rng.choice([30, 100, 400, 1000]))  # noqa: E731
+    if op == "*":
+        x, y = (rng.randint(2, 40), rng.randint(2, 40)) if rng.random() < 0.75 else (size(), rng.randint(2, 9))
+    elif op == "/":
+        y = rng.randint(2, 9)
+        x = y * rng.randint(2, 120)
+    else:
+        x, y = size() * rng.choice([1, 1, 1, -1]), size()
+    return op, x, y
 
 
 def _in_company(rng: random.Random, kind: Kind, problem: Problem, own: Work) -> Document:
