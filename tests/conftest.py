@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
+# So that a run can name the task `tests.easy_task`.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 # Shape annotations (all stand in these modules) are checked while the tests run, and costs nothing elsewhere.
-install_import_hook(["teamtune.train", "teamtune.engines.sampling", "teamtune.house.data"], "beartype.beartype")
+install_import_hook(
+    ["teamtune.train", "teamtune.engines.sampling", "teamtune.house.data"], "beartype.beartype"
+)
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
@@ -43,3 +49,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of the tiny model."""
     torch.set_num_threads(1)
     return str(make_model(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="session")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a tiny model that ends about one answer in ten at every token: its generation config lists many stops."""
+    from transformers import GenerationConfig
+
+    torch.set_num_threads(1)
+    path = make_model(tmp_path_factory.mktemp("brief"))
+    GenerationConfig(eos_token_id=[1, *range(230, 260)], pad_token_id=0).save_pretrained(path)
+    return str(path)

@@ -87,9 +87,7 @@ def paired_bootstrap(
     Raises TeamtuneError where the lengths differ, there is no problem, or an option is out of range.
     """
     if len(a) != len(b):
-        raise TeamtuneError(
-            f"a paired bootstrap got {len(a)} and {len(b)} scores; score both on the same problems"
-        )
+        raise TeamtuneError(f"a paired bootstrap got {len(a)} and {len(b)} scores; score both on the same problems")
     if not len(a):
         raise TeamtuneError("a paired bootstrap got no scores; give it at least one problem")
     if draws < 1:
@@ -109,9 +107,7 @@ def transitions(before: Sequence[bool], after: Sequence[bool]) -> dict[str, int]
     Raises TeamtuneError where the lengths differ.
     """
     if len(before) != len(after):
-        raise TeamtuneError(
-            f"transitions got {len(before)} problems before and {len(after)} after; give the same ones"
-        )
+        raise TeamtuneError(f"transitions got {len(before)} problems before and {len(after)} after; give the same ones")
     word = {True: "right", False: "wrong"}
     counts = {"right->right": 0, "wrong->right": 0, "wrong->wrong": 0, "right->wrong": 0}
     for was, now in zip(before, after, strict=True):
@@ -150,8 +146,7 @@ def accuracy_by_agent(grades: Sequence[Row], turns: Sequence[Row]) -> dict[str, 
         problem, take, turn = place = grade["problem"], grade["take"], grade["turn"]
         if place not in author:
             raise TeamtuneError(
-                f"problem {problem!r} take {take} turn {turn} has a grade but no turn; "
-                "give the turns that were graded"
+                f"problem {problem!r} take {take} turn {turn} has a grade but no turn; give the turns that were graded"
             )
         scores[author[place]][problem].append(grade["score"])
     return {
@@ -170,15 +165,11 @@ def over_seeds(means: Sequence[float], ddof: int = 1) -> Spread:
     """
     values = np.asarray(means, dtype=float)
     if values.size <= ddof:
-        raise TeamtuneError(
-            f"over_seeds got {values.size} runs; a deviation with ddof {ddof} needs {ddof + 1} or more"
-        )
+        raise TeamtuneError(f"over_seeds got {values.size} runs; a deviation with ddof {ddof} needs {ddof + 1} or more")
     return Spread(float(values.mean()), float(values.std(ddof=ddof)), int(values.size), ddof)
 
 
-def _resampled_means(
-    values: np.ndarray[Any, Any], draws: int, rng: np.random.Generator
-) -> np.ndarray[Any, Any]:
+def _resampled_means(values: np.ndarray[Any, Any], draws: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """Means of `draws` resamples with replacement.
 
     How often each distinct value turns up in a resample is multinomial, so drawing those counts is the same

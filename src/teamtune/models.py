@@ -16,7 +16,8 @@ def device() -> torch.device:
     """The accelerator where there is one, else the CPU."""
     from accelerate import PartialState
 
-    return PartialState().device
+    found = PartialState().device
+    return found if found is not None else torch.device("cpu")
 
 
 def model_path(name: str) -> str:
@@ -45,12 +46,14 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
         dtype = "float32" if where.type == "cpu" else "bfloat16"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
         return model.to(where).eval(), tokenizer
     except (OSError, ValueError) as error:
         raise _explained(name, path, error) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TeamtuneError(f"not enough memory for model {name!r} on {where}; take a smaller one or bfloat16") from error
+        raise TeamtuneError(
+            f"not enough memory for model {name!r} on {where}; take a smaller one or bfloat16"
+        ) from error
     except RuntimeError as error:
         if "allocate memory" in str(error):
             raise TeamtuneError(f"not enough memory for model {name!r} on {where}; take a smaller one") from error

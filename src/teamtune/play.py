@@ -155,10 +155,7 @@ def waves(lives: Iterable[Live], engine: Engine, run_seed: int, at_once: int = 4
         completions = engine.generate([ask for _, _, ask in owed], seeds)
         if len(completions) != len(owed):
             raise TeamtuneError(f"the engine answered {len(completions)} of {len(owed)} asks")
-        yield [
-            Answered(live, live.give(index, done))
-            for (live, index, _), done in zip(owed, completions, strict=True)
-        ]
+        yield [Answered(live, live.give(index, done)) for (live, index, _), done in zip(owed, completions, strict=True)]
         active = [live for live in active if live.answer is None]
 
 
@@ -188,7 +185,9 @@ def rolling(lives: Iterable[Live], engine: RollingEngine, run_seed: int) -> Iter
         yield answered
 
 
-def by_hand(problem: Problem, protocol: ProtocolFn, team: Team, engine: Engine, seed: int = 0, take: int = 0) -> Episode:
+def by_hand(
+    problem: Problem, protocol: ProtocolFn, team: Team, engine: Engine, seed: int = 0, take: int = 0
+) -> Episode:
     """Play one problem to its end and give the episode back: the smallest driver, for notebooks and tests."""
     live = Live(problem, take, protocol, team)
     for _ in waves([live], engine, seed):

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
@@ -75,9 +82,7 @@ def play_out(
 def episode_rows(episode: Episode) -> list[Row]:
     """The stored turns of a finished episode. Column `final`: has the tag of the turn that answers, so it may vote."""
     tag = episode.turns[episode.answer].ask.tag
-    return [
-        {**turn_row(episode.problem, episode.take, turn), "final": turn.ask.tag == tag} for turn in episode.turns
-    ]
+    return [{**turn_row(episode.problem, episode.take, turn), "final": turn.ask.tag == tag} for turn in episode.turns]
 
 
 def drive(lives: Sequence[Live], engine: Engine, how: Rollout) -> Iterator[list[Answered]]:

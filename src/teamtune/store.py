@@ -239,12 +239,8 @@ def canonical(value: object, base: Path) -> Any:
             return {key: again(item) for key, item in value.items()}
         case ModuleType():
             return value.__name__
-        case type() | FunctionType() | BuiltinFunctionType() if (
-            "<" not in value.__qualname__ and value.__module__
-        ):
-            return (
-                f"{value.__module__}:{value.__qualname__}"  # a lambda, local or bound method has no such name
-            )
+        case type() | FunctionType() | BuiltinFunctionType() if "<" not in value.__qualname__ and value.__module__:
+            return f"{value.__module__}:{value.__qualname__}"  # a lambda, local or bound method has no such name
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {field.name: again(getattr(value, field.name)) for field in dataclasses.fields(value)}
             return {"__type__": type(value).__qualname__, **fields}

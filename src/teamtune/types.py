@@ -199,7 +199,11 @@ def turn_of(row: Row) -> Turn:
     messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
     ask = Ask(row["agent"], messages, row["tag"], tuple(row["parents"]))
     done = Completion(
-        row["text"], row["finish"], tupled(row["prompt_ids"]), tupled(row["token_ids"]), tupled(row["logprobs"])
+        row["text"],
+        row["finish"],
+        tupled(row["prompt_ids"]),
+        tupled(row["token_ids"]),
+        tupled(row["logprobs"]),
     )
     return Turn(row["turn"], ask, done)
 

@@ -79,9 +79,7 @@ def vote_score(
     Raises TeamtuneError where the lengths differ or equal answers have different scores.
     """
     if len(answers) != len(scores):
-        raise TeamtuneError(
-            f"a vote got {len(answers)} answers and {len(scores)} scores; give one score an answer"
-        )
+        raise TeamtuneError(f"a vote got {len(answers)} answers and {len(scores)} scores; give one score an answer")
     score_of: dict[str | None, float] = {}
     for answer, score in zip(answers, scores, strict=True):
         if score_of.setdefault(answer, score) != score:

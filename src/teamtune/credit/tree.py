@@ -97,9 +97,7 @@ def _values(
         turn, above = row["turn"], parent(row)
         if not below[turn]:
             if (problem, take, turn) not in scores:
-                raise TeamtuneError(
-                    f"problem {problem!r} take {take} turn {turn} is a leaf without a grade; grade it"
-                )
+                raise TeamtuneError(f"problem {problem!r} take {take} turn {turn} is a leaf without a grade; grade it")
             below[turn] = [scores[problem, take, turn]]
         # fsum rounds once, so the order of siblings cannot show in the value
         values[turn] = fsum(below[turn]) / len(below[turn])

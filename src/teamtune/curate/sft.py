@@ -75,9 +75,7 @@ def valued_turns(turns: Sequence[Row], values: Sequence[Row], agents: Sequence[s
     for turn in chosen:
         if _place(turn) not in valued:
             problem, take, index = _place(turn)
-            raise TeamtuneError(
-                f"problem {problem!r} take {take} turn {index} has no value; back its episode up first"
-            )
+            raise TeamtuneError(f"problem {problem!r} take {take} turn {index} has no value; back its episode up first")
     return [(turn, valued[_place(turn)]) for turn in chosen]
 
 

@@ -31,10 +31,14 @@ class RoomyLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self._room: tuple[Tensor, Tensor] | None = None
+        assert self.keys is not None and self.values is not None
         length = self.get_seq_length()
         end = length + key_states.shape[-2]
         if self._room is None or self._room[0].shape[0] != key_states.shape[0] or self._room[0].shape[2] < end:
-            self._room = (self._roomy(self.keys, key_states, end), self._roomy(self.values, value_states, end))
+            self._room = (
+                self._roomy(self.keys, key_states, end),
+                self._roomy(self.values, value_states, end),
+            )
         for room, states in zip(self._room, (key_states, value_states), strict=True):
             room[:, :, length:end] = states
         self.keys, self.values = (room[:, :, :end] for room in self._room)

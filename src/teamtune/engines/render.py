@@ -20,7 +20,8 @@ class Renderer:
     def __init__(self, tokenizer: Any, name: str):
         if not getattr(tokenizer, "chat_template", None):
             raise TeamtuneError(
-                f"model {name!r} has no chat template; use an instruct model, or set tokenizer.chat_template and save it"
+                f"model {name!r} has no chat template; use an instruct model, "
+                "or set tokenizer.chat_template and save the tokenizer"
             )
         self.tokenizer = tokenizer
         self.folds_system = False

@@ -68,11 +68,9 @@ def choose(
     return torch.where(options.temperature > 0, torch.minimum(sampled, last), greedy)
 
 
-def filtered(
-    probabilities: Float[Tensor, "rows vocabulary"], options: RowSampling
-) -> Float[Tensor, "rows vocabulary"]:
+def filtered(probabilities: Float[Tensor, "rows vocabulary"], options: RowSampling) -> Float[Tensor, "rows vocabulary"]:
     """Zero what top-k and then top-p leave out. Top-p keeps the smallest set of likely tokens whose sum reaches p."""
-    ordered, index = probabilities.sort(-1, descending=True, stable=True)
+    ordered, index = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     rank = torch.arange(ordered.shape[-1], device=ordered.device)
     keep = (options.top_k[:, None] == 0) | (rank < options.top_k[:, None])
     ordered = ordered * keep

@@ -1,11 +1,11 @@
 """An engine that answers from a function: for tests, docs and trying a protocol by hand.
 
-    def answer(ask, seed):
-        return "Answer: 4" if ask.tag == "generate" else "Verdict: right."
+def answer(ask, seed):
+    return "Answer: 4" if ask.tag == "generate" else "Verdict: right."
 
-    engine = Scripted(answer)
-    by_hand(problem, pipeline, team, engine)
-    engine.batches        # what the driver sent, batch by batch
+engine = Scripted(answer)
+by_hand(problem, pipeline, team, engine)
+engine.batches        # what the driver sent, batch by batch
 """
 
 from __future__ import annotations

@@ -1,52 +1,58 @@
-"""`python -m teamtune.house build`: make the house model again."""
+"""`python -m teamtune.house build | measure | overlap`: make the house model again, and measure it."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import tyro
+from rich.console import Console
 
-from teamtune.house.build import Build, build
+from teamtune.house.build import Build
+from teamtune.house.build import build as run_build
+from teamtune.types import TeamtuneError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-DEFAULT = Build()
-
-
-@app.command("build")
-def build_(
-    out: Annotated[Path, typer.Option(help="folder for the model, its training curve and the state to resume from")],
-    steps: int = DEFAULT.steps,
-    width: int = DEFAULT.width,
-    layers: int = DEFAULT.layers,
-    heads: int = DEFAULT.heads,
-    inner: int = DEFAULT.inner,
-    rate: float = DEFAULT.rate,
-    seed: int = DEFAULT.seed,
-    muon: bool = DEFAULT.muon,
-    compile: bool = DEFAULT.compile,
-) -> None:
-    """Train the model from scratch on its generated corpus."""
-    build(
-        out,
-        Build(
-            steps=steps,
-            width=width,
-            layers=layers,
-            heads=heads,
-            inner=inner,
-            rate=rate,
-            seed=seed,
-            muon=muon,
-            compile=compile,
-        ),
-    )
+DEFAULT_LEVELS: dict[str, tuple[str, ...]] = {"arithmetic": ("paper",), "stories": ("3",)}
+ALL_LEVELS: dict[str, tuple[str, ...]] = {
+    "arithmetic": ("paper", "1", "2", "3", "4", "5"),
+    "stories": ("1", "2", "3", "4", "5", "6"),
+}
 
 
-@app.callback()
+def build(out: Path, cfg: Build = Build()) -> None:
+    """Train the model from scratch on its generated corpus.
+
+    out: folder for the model, its training curve and the state that a killed build resumes from
+    """
+    run_build(out, cfg)
+
+
+def measure(model: str = "house", problems: int = 500, temperature: float = 1.0, all_levels: bool = False) -> None:
+    """Measure every role by itself, one JSON line a measure."""
+    from teamtune.house.measure import measure as measured
+
+    for row in measured(model, problems, temperature, ALL_LEVELS if all_levels else DEFAULT_LEVELS):
+        print(json.dumps(row))
+
+
+def overlap(documents: int = 200_000, problems: int = 1000) -> None:
+    """How much of the tasks' test sets the corpus holds, one JSON line a level."""
+    from teamtune.house.measure import overlap as overlapping
+
+    for row in overlapping(documents, problems):
+        print(json.dumps(row))
+
+
 def main() -> None:
-    """The house model: its corpus, its training, its measures."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"build": build, "measure": measure, "overlap": overlap}, prog="python -m teamtune.house"
+        )
+    except TeamtuneError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    app()
+    main()

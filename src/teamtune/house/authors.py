@@ -70,7 +70,11 @@ def care(rng: random.Random) -> float:
 
 def slip(rng: random.Random, z: int) -> int:
     """A wrong result near the right one: a digit off, a carry forgotten, digits swapped, a sign lost."""
-    forms = [z + rng.choice([-1, 1]), z + rng.choice([-10, 10]), z + rng.choice([-2, 2, -9, 9, -20, 20, -100, 100])]
+    forms = [
+        z + rng.choice([-1, 1]),
+        z + rng.choice([-10, 10]),
+        z + rng.choice([-2, 2, -9, 9, -20, 20, -100, 100]),
+    ]
     text = str(abs(z))
     if len(text) > 1:
         i = rng.randrange(len(text) - 1)
@@ -87,6 +91,13 @@ def misread(rng: random.Random, x: int) -> int:
     return abs(x + rng.choice([-1, 1, -10, 10, 2, -2]))
 
 
+def attempt(op: Op, x: int, y: int) -> int:
+    """What comes out of a calculation; a division that does not come out even is rounded down, or not done by 0."""
+    if op == "/" and (y == 0 or x % y):
+        return x // y if y else x
+    return calculate(op, x, y)
+
+
 def follow(rng: random.Random, plan: Plan, rate: float, given: dict[int, int] | None = None) -> tuple[Done, ...]:
     """Work through a plan with errors at `rate` a step; `given` results are taken over as they are."""
     found: list[int] = []
@@ -97,10 +108,7 @@ def follow(rng: random.Random, plan: Plan, rate: float, given: dict[int, int] | 
         if error and rng.random() < 0.2 and not isinstance(step.right, Ref):
             y = misread(rng, y)
             error = False
-        if step.op == "/" and (y == 0 or x % y):
-            z = x // y if y else x
-        else:
-            z = calculate(step.op, x, y)
+        z = attempt(step.op, x, y)
         if error:
             z = slip(rng, z)
         if given is not None and k in given:
@@ -140,10 +148,11 @@ def _left_to_right(terms: Terms) -> Plan:
     """Everything strictly from left to right, products not first."""
     steps: list[Step] = []
     total: int | Ref = terms[0].factors[0]
-    pairs: list[tuple[Op, int]] = [("*", factor) for factor in terms[0].factors[1:]]
+    times: Op = "*"
+    pairs = [(times, factor) for factor in terms[0].factors[1:]]
     for term in terms[1:]:
         pairs.append((term.sign, term.factors[0]))
-        pairs += [("*", factor) for factor in term.factors[1:]]
+        pairs += [(times, factor) for factor in term.factors[1:]]
     for op, number in pairs:
         steps.append(Step(op, total, number))
         total = Ref(len(steps) - 1)

@@ -12,6 +12,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -48,7 +49,7 @@ class Build:
     compile: bool = True
 
 
-def new_model(cfg: Build, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(cfg: Build, tokenizer: Any) -> LlamaForCausalLM:
     torch.manual_seed(cfg.seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -70,7 +71,9 @@ def new_model(cfg: Build, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalL
 def optimizers(cfg: Build, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
-    adamw = torch.optim.AdamW(rest if cfg.muon else model.parameters(), lr=cfg.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    adamw = torch.optim.AdamW(
+        rest if cfg.muon else model.parameters(), lr=cfg.rate, betas=(0.9, 0.95), weight_decay=0.01
+    )
     if not cfg.muon:
         return [adamw]
     muon = torch.optim.Muon(matrices, lr=cfg.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
@@ -98,7 +101,7 @@ def build(out: Path, cfg: Build) -> None:
     opts = optimizers(cfg, model)
     done = _resume(out, model, opts)
     _train(out, cfg, tokenizer, model, opts, done)
-    model.to(torch.bfloat16).save_pretrained(out / "model")
+    model.bfloat16().save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 
 

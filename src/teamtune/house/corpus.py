@@ -1,4 +1,4 @@
-"""The corpus of the house model: conversations in which imagined authors play every role, through the package's prompts.
+"""The house model's corpus: conversations in which imagined authors play every role, through the package's prompts.
 
 One document, as it is stored:
 
@@ -104,7 +104,8 @@ def drill(rng: random.Random) -> Document:
 
 def calculation(rng: random.Random) -> tuple[Op, int, int]:
     """One calculation of the kind and size that the tasks bring about."""
-    op: Op = rng.choices(["*", "+", "-", "/"], [0.32, 0.25, 0.33, 0.1])[0]
+    ops: list[Op] = ["*", "+", "-", "/"]
+    op = rng.choices(ops, [0.32, 0.25, 0.33, 0.1])[0]
     size = lambda: rng.randint(0, rng.choice([30, 100, 400, 1000]))  # noqa: E731
     if op == "*":
         x, y = (rng.randint(2, 40), rng.randint(2, 40)) if rng.random() < 0.75 else (size(), rng.randint(2, 9))

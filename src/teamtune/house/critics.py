@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamtune.house.authors import Subject, Work, care, equation, follow, slip, solve, written
-from teamtune.tasks.plan import Op, Plan, calculate, results, value
+from teamtune.house.authors import Subject, Work, attempt, care, equation, follow, slip, solve, written
+from teamtune.tasks.plan import Op, Plan, results, value
 
 CRITICS = (("careful", 0.6), ("quick", 0.22), ("glance", 0.18))
 REFINERS = (("follow", 0.62), ("again", 0.22), ("stubborn", 0.16))
@@ -102,7 +102,7 @@ def _redo(rng: random.Random, work: Work, rate: float, careful: bool) -> Critiqu
     found: list[int] = []
     for k, step in enumerate(plan):
         x, y = value(step.left, found), value(step.right, found)
-        z = calculate(step.op, x, y) if step.op != "/" or (y and x % y == 0) else (x // y if y else x)
+        z = attempt(step.op, x, y)
         if rng.random() < rate:
             z = slip(rng, z)
         found.append(z)

@@ -1,7 +1,7 @@
 """Documents -> ids with a mask of what is learned -> batches of equal length classes.
 
-    ids   [2, 90, 311, ..., 4, 33, 12, ..., 1]
-    mask  [0,  0,   0, ..., 0,  1,  1, ..., 1]     1 on what an assistant wrote, its end token included
+ids   [2, 90, 311, ..., 4, 33, 12, ..., 1]
+mask  [0,  0,   0, ..., 0,  1,  1, ..., 1]     1 on what an assistant wrote, its end token included
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -49,7 +50,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int, longest:
 
     Documents longer than `longest` are left out (the model's card counts them).
     """
-    pad = tokenizer.pad_token_id
+    pad: Any = tokenizer.pad_token_id
     for window in count():
         examples = encode(tokenizer, seed, range(window * WINDOW, (window + 1) * WINDOW))
         examples = sorted((e for e in examples if len(e[0]) <= longest), key=lambda e: len(e[0]))

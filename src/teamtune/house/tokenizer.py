@@ -1,7 +1,7 @@
 """The house model's tokenizer and chat template: byte-level BPE with single digits.
 
-    "7 * 23 = 161"  ->  "7", " * ", "2", "3", " = ", "1", "6", "1"
-    chat            ->  "<|system|>You are ...<|end|><|user|>...<|end|><|assistant|>...<|end|>"
+"7 * 23 = 161"  ->  "7", " * ", "2", "3", " = ", "1", "6", "1"
+chat            ->  "<|system|>You are ...<|end|><|user|>...<|end|><|assistant|>...<|end|>"
 """
 
 from __future__ import annotations
@@ -38,5 +38,9 @@ def train(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     )
     core.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<|pad|>", eos_token="<|end|>", chat_template=TEMPLATE, padding_side="left"
+        tokenizer_object=core,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template=TEMPLATE,
+        padding_side="left",
     )

@@ -31,7 +31,9 @@ def others(problem: Problem, solutions: Sequence[str]) -> Message:
     """The message that shows the other agents' answers."""
     if not solutions:
         return user(f"Check your answer and solve the problem again.\n{problem.ending}")
-    return user(f"The other agents say:\n\n{listed(solutions)}\n\nUse this as advice and answer again.\n{problem.ending}")
+    return user(
+        f"The other agents say:\n\n{listed(solutions)}\n\nUse this as advice and answer again.\n{problem.ending}"
+    )
 
 
 def summarise(problem: Problem, solutions: Sequence[str]) -> tuple[Message, ...]:
@@ -51,7 +53,11 @@ def debate(problem: Problem, agents: int = 3, rounds: int = 3) -> Play:
     said: list[Turn] = yield [ask(f"debater-{i}", history[i], "round-1") for i in range(agents)]
     for round_number in range(2, rounds + 1):
         history = [
-            (*history[i], assistant(said[i].text), others(problem, [t.text for t in said if t is not said[i]]))
+            (
+                *history[i],
+                assistant(said[i].text),
+                others(problem, [t.text for t in said if t is not said[i]]),
+            )
             for i in range(agents)
         ]
         said = yield [ask(f"debater-{i}", history[i], f"round-{round_number}", *said) for i in range(agents)]

@@ -55,7 +55,13 @@ def pipeline(problem: Problem, width: int = 1, roles: str = "GVR") -> Play:
     if roles == "GV":
         return vers[0].index
     refs = yield [
-        ask("refiner", refine(problem, source[v.ask.parents[0]].text, v.text), "refine", source[v.ask.parents[0]], v)
+        ask(
+            "refiner",
+            refine(problem, source[v.ask.parents[0]].text, v.text),
+            "refine",
+            source[v.ask.parents[0]],
+            v,
+        )
         for v in vers
         for _ in range(width)
     ]

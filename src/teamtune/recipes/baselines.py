@@ -1,4 +1,4 @@
-"""The baselines alone: one agent, one agent with votes, the untrained pipeline, and debate, at equal numbers of calls."""
+"""The baselines alone: one agent, one agent with votes, the untrained pipeline and debate, at equal calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import tyro
 
 from teamtune.engines import EngineSpec
 from teamtune.protocols.pipeline import seats
-from teamtune.recipes.systems import System, alone_and_together, compare, play_debate, play_pipeline, play_solo
+from teamtune.recipes.systems import (
+    System,
+    alone_and_together,
+    compare,
+    play_debate,
+    play_pipeline,
+    play_solo,
+)
 from teamtune.store import Run
 from teamtune.tasks import TaskSpec
 from teamtune.types import Sampling, Team, TeamtuneError

@@ -164,4 +164,3 @@ def played_systems(run: Run, cfg: Malt, base: Team, done: Trained) -> list[Syste
         System("MALT, one pass", malt, 0, done.tokens),
         System(f"MALT + MV@{cfg.votes}", malt, cfg.votes, done.tokens),
     ]
-

@@ -1,4 +1,4 @@
-"""What a recipe will cost, before anything is done: generations and rows, as numbers and as the formulas behind them."""
+"""What a recipe will cost, before anything is done: generations and rows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ def malt_plan(cfg: Malt) -> Plan:
         "training generations": training,
         "test generations": testing,
         "generated tokens at most": (training + testing) * cfg.sampling.max_tokens,
-        "SFT rows at most": cfg.rounds * problems * sum({"generator": n, "verifier": n**2, "refiner": n**3}[r] for r in cfg.roles),
+        "SFT rows at most": cfg.rounds
+        * problems
+        * sum({"generator": n, "verifier": n**2, "refiner": n**3}[r] for r in cfg.roles),
         "DPO pairs at most": cfg.rounds * problems * pairs,
         "value error of a generator turn (Hoeffding, 95 %)": f"+- {hoeffding(n * n, nodes=n):.2f}{_uninformative(n)}",
     }
 
 
 def _uninformative(width: int) -> str:
-    """At small widths the bound spans most of [0, 1]: it certifies nothing, and is shown so that nobody thinks it does."""
+    """At small widths the bound spans most of [0, 1] and certifies nothing; nobody should think that it does."""
     return " (uninformative: the value itself lies in [0, 1])" if hoeffding(width * width, nodes=width) > 0.25 else ""
 
 

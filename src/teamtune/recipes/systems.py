@@ -57,14 +57,28 @@ def play_solo(run: Run, name: str, task: TaskSpec, team: Team, engine: EngineSpe
 
 
 def play_pipeline(
-    run: Run, name: str, task: TaskSpec, team: Team, engine: EngineSpec, takes: int, seed: int, roles: str = "GVR"
+    run: Run,
+    name: str,
+    task: TaskSpec,
+    team: Team,
+    engine: EngineSpec,
+    takes: int,
+    seed: int,
+    roles: str = "GVR",
 ) -> Played:
     """The pipeline in single passes, `takes` times a problem."""
     return play_test(run, name, task, team, partial(pipeline, roles=roles), engine, Rollout(takes, seed))
 
 
 def play_debate(
-    run: Run, name: str, task: TaskSpec, model: str, sampling: Sampling, engine: EngineSpec, seed: int, size: int = 3
+    run: Run,
+    name: str,
+    task: TaskSpec,
+    model: str,
+    sampling: Sampling,
+    engine: EngineSpec,
+    seed: int,
+    size: int = 3,
 ) -> Played:
     """The untrained base in debate with itself, `size` agents over `size` rounds (Du et al.)."""
     team = Team(model, debating.seats(sampling, size))
@@ -166,4 +180,3 @@ def trained_tokens(*tables: Table) -> int:
             for column in ("token_ids", "chosen_ids", "rejected_ids"):
                 total += len(row.get(column) or ())
     return total
-

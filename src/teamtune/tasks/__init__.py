@@ -64,10 +64,14 @@ def check_apart(train: Sequence[Problem], test: Sequence[Problem]) -> None:
     """No problem may be in both the training and the test set: neither its id nor its question."""
     ids = {p.id for p in train} & {p.id for p in test}
     if ids:
-        raise TeamtuneError(f"{len(ids)} problem ids are in both train and test, {min(ids)!r} among them; split them apart")
+        raise TeamtuneError(
+            f"{len(ids)} problem ids are in both train and test, {min(ids)!r} among them; split them apart"
+        )
     same = {plain(p.question) for p in train} & {plain(p.question) for p in test}
     if same:
-        raise TeamtuneError(f"{len(same)} questions are in both train and test, {min(same)!r} among them; split them apart")
+        raise TeamtuneError(
+            f"{len(same)} questions are in both train and test, {min(same)!r} among them; split them apart"
+        )
 
 
 def plain(question: str) -> str:

@@ -13,6 +13,7 @@ corpus and serves as the out-of-distribution level.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,13 +24,15 @@ from teamtune.types import Problem, TeamtuneError
 ENDING = "End with a line: Answer: <number>"
 DEFAULT_LEVEL = "paper"
 Order = Literal["products", "running", "grouping"]
+Sign = Literal["+", "-"]
+SIGNS: list[Sign] = ["+", "-"]
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
     """One signed term: a number, or a product of two."""
 
-    sign: Literal["+", "-"]
+    sign: Sign
     factors: tuple[int, ...]
 
     def __str__(self) -> str:
@@ -59,7 +62,8 @@ def make(rng: random.Random, level: str) -> Terms:
     terms = []
     for place in range(count):
         factors = tuple(rng.randint(2, top) for _ in range(2 if place in multiplied else 1))
-        terms.append(Term("+" if place == 0 else rng.choice("+-"), factors))
+        sign = "+" if place == 0 else rng.choice(SIGNS)
+        terms.append(Term(sign, factors))
     return tuple(terms)
 
 
@@ -78,10 +82,10 @@ def plan(terms: Terms, order: Order = "products") -> Plan:
     def product(term: Term) -> Operand:
         if len(term.factors) == 1:
             return term.factors[0]
-        steps.append(Step("*", *term.factors))
+        steps.append(Step("*", term.factors[0], term.factors[1]))
         return Ref(len(steps) - 1)
 
-    def chain(total: Operand, signed: list[tuple[Literal["+", "-"], Operand]]) -> Operand:
+    def chain(total: Operand, signed: Sequence[tuple[Sign, Operand]]) -> Operand:
         for sign, operand in signed:
             steps.append(Step(sign, total, operand))
             total = Ref(len(steps) - 1)
@@ -92,7 +96,7 @@ def plan(terms: Terms, order: Order = "products") -> Plan:
         for term in terms[1:]:
             total = chain(total, [(term.sign, product(term))])
         return tuple(steps)
-    values = [(term.sign, product(term)) for term in terms]
+    values: list[tuple[Sign, Operand]] = [(term.sign, product(term)) for term in terms]
     if order == "products":
         chain(values[0][1], values[1:])
         return tuple(steps)
@@ -125,7 +129,5 @@ def load(split: str, count: int, seed: int = 0, level: str = DEFAULT_LEVEL) -> l
         terms = terms_at(split, seed, index, level)
         answer = str(results(plan(terms))[-1])
         meta = {"level": level, "solution": worked(terms)}
-        problems.append(
-            Problem(f"arithmetic-{level}/{split}/{seed}/{index}", question(terms), answer, ENDING, meta)
-        )
+        problems.append(Problem(f"arithmetic-{level}/{split}/{seed}/{index}", question(terms), answer, ENDING, meta))
     return problems

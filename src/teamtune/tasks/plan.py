@@ -83,7 +83,12 @@ def split_of(question: str) -> Split:
 
 
 def draw(
-    name: str, split: str, seed: int, index: int, make: Callable[[random.Random], T], question: Callable[[T], str]
+    name: str,
+    split: str,
+    seed: int,
+    index: int,
+    make: Callable[[random.Random], T],
+    question: Callable[[T], str],
 ) -> T:
     """The item that (split, seed, index) names: draws until the question falls into the split."""
     if split not in _BUCKETS:

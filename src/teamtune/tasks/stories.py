@@ -99,7 +99,11 @@ def _asks(rng: random.Random, unit: str, last: Step) -> str:
     if unit == "dollars":
         return rng.choice(["How many dollars does {name} have now?", "How much money does {name} have in the end?"])
     return rng.choice(
-        ["How many {things} does {name} have now?", "How many {things} are there in the end?", "How many are left with {name}?"]
+        [
+            "How many {things} does {name} have now?",
+            "How many {things} are there in the end?",
+            "How many are left with {name}?",
+        ]
     )
 
 

@@ -47,7 +47,11 @@ def now_of(now: int, so_far: int) -> Operand:
 def has(rng: random.Random, now: int, so_far: int) -> Told:
     a = rng.randint(6, 90)
     text = rng.choice(
-        ["{name} has %d {things}.", "{name} starts with %d {things}.", "There are %d {things} in {name}'s box."]
+        [
+            "{name} has %d {things}.",
+            "{name} starts with %d {things}.",
+            "There are %d {things} in {name}'s box.",
+        ]
     )
     return Told(text % a, (), a)
 
@@ -77,7 +81,12 @@ def rate(rng: random.Random, now: int, so_far: int) -> Told:
         ]
     )
     step = Step(
-        "*", a, b, "{things} in all", f"In {b} {unit}s that makes {{calc}} {{things}}.", f"{a} per {unit}, so multiply"
+        "*",
+        a,
+        b,
+        "{things} in all",
+        f"In {b} {unit}s that makes {{calc}} {{things}}.",
+        f"{a} per {unit}, so multiply",
     )
     return Told(text, (step,))
 
@@ -106,7 +115,11 @@ def compared(rng: random.Random, now: int, so_far: int) -> Told | None:
         text, op, why = f"{{name}} has {b} fewer {{things}} than {{other}}.", "-", f"{b} fewer, so subtract"
     else:
         b = rng.randint(2, 6)
-        text, op, why = f"{{name}} has {b} times as many {{things}} as {{other}}.", "*", f"{b} times, so multiply"
+        text, op, why = (
+            f"{{name}} has {b} times as many {{things}} as {{other}}.",
+            "*",
+            f"{b} times, so multiply",
+        )
     text = rng.choice([f"{{other}} has {a} {{things}}. {text}", f"{text} {{other}} has {a} {{things}}."])
     return Told(text, (Step(op, a, b, "{name}'s {things}", "{name} has {calc} {things}.", why),))
 
@@ -124,7 +137,14 @@ def gets(rng: random.Random, now: int, so_far: int) -> Told:
             f"{{name}} buys another {b} {{things}}.",
         ]
     )
-    step = Step("+", now_of(now, so_far), b, "{things} now", "With the new ones {calc} {things}.", f"{b} come in, so add")
+    step = Step(
+        "+",
+        now_of(now, so_far),
+        b,
+        "{things} now",
+        "With the new ones {calc} {things}.",
+        f"{b} come in, so add",
+    )
     return Told(text, (step,))
 
 
@@ -141,7 +161,14 @@ def gives(rng: random.Random, now: int, so_far: int) -> Told | None:
             f"{{name}} sends {b} {{things}} to {{third}}.",
         ]
     )
-    step = Step("-", now_of(now, so_far), b, "{things} left", "Then {calc} {things} are left.", f"{b} go away, so subtract")
+    step = Step(
+        "-",
+        now_of(now, so_far),
+        b,
+        "{things} left",
+        "Then {calc} {things} are left.",
+        f"{b} go away, so subtract",
+    )
     return Told(text, (step,))
 
 
@@ -151,7 +178,14 @@ def grows(rng: random.Random, now: int, so_far: int) -> Told:
     text = rng.choice([f"Later {{she}} has {k} times as many.", f"The number of {{things}} grows to {k} times that."])
     if word and rng.random() < 0.6:
         text = f"Then the number of {{things}} {word}."
-    step = Step("*", now_of(now, so_far), k, "{things} now", "Now there are {calc} {things}.", f"{k} times, so multiply")
+    step = Step(
+        "*",
+        now_of(now, so_far),
+        k,
+        "{things} now",
+        "Now there are {calc} {things}.",
+        f"{k} times, so multiply",
+    )
     return Told(text, (step,))
 
 
@@ -167,7 +201,14 @@ def shares(rng: random.Random, now: int, so_far: int) -> Told | None:
             f"The {{things}} are divided evenly among {k} people, and {{name}} is one of them.",
         ]
     )
-    step = Step("/", now_of(now, so_far), k, "{things} in one part", "One part is {calc} {things}.", f"{k} equal parts, so divide")
+    step = Step(
+        "/",
+        now_of(now, so_far),
+        k,
+        "{things} in one part",
+        "One part is {calc} {things}.",
+        f"{k} equal parts, so divide",
+    )
     return Told(text, (step,))
 
 
@@ -215,9 +256,7 @@ def restocks(rng: random.Random, now: int, so_far: int) -> Told | None:
 
 def sell(rng: random.Random, now: int, so_far: int) -> Told | None:
     p = rng.randint(2, 12)
-    text = rng.choice(
-        [f"{{She}} sells all of them for {p} dollars each.", f"{{name}} sells every one at {p} dollars."]
-    )
+    text = rng.choice([f"{{She}} sells all of them for {p} dollars each.", f"{{name}} sells every one at {p} dollars."])
     step = Step("*", now_of(now, so_far), p, "dollars", "{She} gets {calc} dollars.", f"{p} dollars each, so multiply")
     return Told(text, (step,))
 
@@ -233,7 +272,14 @@ def spends(rng: random.Random, now: int, so_far: int) -> Told | None:
             f"{{She}} gives {b} dollars to {{other}}.",
         ]
     )
-    step = Step("-", now_of(now, so_far), b, "dollars left", "After paying {calc} dollars are left.", f"{b} are paid, so subtract")
+    step = Step(
+        "-",
+        now_of(now, so_far),
+        b,
+        "dollars left",
+        "After paying {calc} dollars are left.",
+        f"{b} are paid, so subtract",
+    )
     return Told(text, (step,))
 
 

@@ -1,7 +1,7 @@
 """Training rows -> ids. What trains is the ids that were sampled; only turns without ids are tokenised here.
 
-    SFT row   -> Example(prompt=[2, 90, ...], answer=[33, 12, ..., 1])
-    pair row  -> Pair(chosen=Example(...), rejected=Example(...))
+SFT row   -> Example(prompt=[2, 90, ...], answer=[33, 12, ..., 1])
+pair row  -> Pair(chosen=Example(...), rejected=Example(...))
 """
 
 from __future__ import annotations

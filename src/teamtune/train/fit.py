@@ -6,7 +6,7 @@ own schedule. No parameter is shared, and each row's loss is divided by its own 
 separate fits, agent by agent.
 
     folder/  generator/adapter_model.safetensors  verifier/...      the adapters, at the end
-             reference.safetensors                                 DPO: log-probabilities under the adapters that went in
+             reference.safetensors                                 DPO: log-probabilities under the incoming adapters
              state/step-000050/                                    what a killed fit resumes from
 """
 
@@ -27,7 +27,15 @@ from rich.progress import Progress
 from teamtune.engines.render import Renderer
 from teamtune.train import losses
 from teamtune.train.examples import pair_example, sft_example
-from teamtune.train.objective import Item, Objective, Preference, Reference, Weighted, micro_losses, reference_of
+from teamtune.train.objective import (
+    Item,
+    Objective,
+    Preference,
+    Reference,
+    Weighted,
+    micro_losses,
+    reference_of,
+)
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Row, Team, TeamtuneError
@@ -91,7 +99,9 @@ def fit_model(
     done = resume(folder, model, optimizers)
     reference = None
     if isinstance(objective, Preference):
-        reference = reference_of(folder, model, first_epoch(items, schedules, options), objective, autocast(model, options))
+        reference = reference_of(
+            folder, model, first_epoch(items, schedules, options), objective, autocast(model, options)
+        )
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(folder.name, total=steps, completed=done)
         for step in range(done, steps):
@@ -139,7 +149,7 @@ def schedule(count: int, options: Fit, seed: int, agent: str) -> list[list[int]]
 def first_epoch(
     items: Mapping[str, Sequence[Item]], schedules: Mapping[str, list[list[int]]], options: Fit
 ) -> Iterator[list[Item]]:
-    """The micro-batches of the first epoch: the reference is computed on just these, so that step 0 meets it exactly."""
+    """The micro-batches of the first epoch; the reference is computed on just these, so step 0 meets it exactly."""
     counts = {agent: math.ceil(len(own) / options.batch) for agent, own in items.items()}
     for step in range(max(counts.values())):
         now = [items[a][i] for a, plan in schedules.items() if step < counts[a] for i in plan[step]]
@@ -181,7 +191,7 @@ def update(
     model: TeamModel, agent: str, optimizer: torch.optim.Optimizer, options: Fit, step: int, steps: int
 ) -> Metrics:
     """One optimiser step of one agent."""
-    norm = losses.global_norm([p for p in model.parameters(agent)])
+    norm = losses.global_norm(list(model.parameters(agent)))
     scale = min(1.0, options.clip / max(float(norm), 1e-12))
     rate = rate_at(options, step, steps)
     for group in optimizer.param_groups:

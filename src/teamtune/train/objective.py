@@ -88,7 +88,11 @@ Reference = Mapping[str, Float[Tensor, "items 2"]]
 
 
 def micro_losses(
-    model: TeamModel, micro: Sequence[Item], objective: Objective, weights: Weighted, reference: Reference | None
+    model: TeamModel,
+    micro: Sequence[Item],
+    objective: Objective,
+    weights: Weighted,
+    reference: Reference | None,
 ) -> Found:
     """The micro-batch's part of the step's loss, summed over its agents."""
     if isinstance(objective, Sft):
@@ -150,7 +154,11 @@ def _forward(
 
 @torch.no_grad()
 def reference_of(
-    folder: Path, model: TeamModel, micros: Iterable[Sequence[Item]], objective: Preference, autocast: torch.autocast
+    folder: Path,
+    model: TeamModel,
+    micros: Iterable[Sequence[Item]],
+    objective: Preference,
+    autocast: torch.autocast,
 ) -> Reference:
     """The reference log-probabilities, read from the fit's folder where a killed fit has left them."""
     file = folder / "reference.safetensors"

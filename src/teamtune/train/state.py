@@ -43,7 +43,10 @@ def save_state(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for name, group in tensors.items():
-        save_file({key: value.detach().contiguous().clone() for key, value in group.items()}, draft / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().contiguous().clone() for key, value in group.items()},
+            draft / f"{name}.safetensors",
+        )
     with open(draft / "state.json", "w") as file:
         json.dump(state, file)
         file.flush()
@@ -57,7 +60,9 @@ def save_state(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state:
 
 def latest_state(parent: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole state under `parent`, with its state.json; None where there is none."""
-    whole = sorted(path for path in parent.glob("step-*") if not path.name.endswith(".tmp") and (path / "state.json").exists())
+    whole = sorted(
+        path for path in parent.glob("step-*") if not path.name.endswith(".tmp") and (path / "state.json").exists()
+    )
     if not whole:
         return None
     return whole[-1], json.loads((whole[-1] / "state.json").read_text())

@@ -1,8 +1,8 @@
 """One frozen base with an adapter per agent, all in memory at once.
 
-    model = TeamModel.open(team, ["generator", "verifier"], Lora(rank=16), seed=0)
-    logits = model(ids, ["generator", "verifier", "generator"])      # rows of different agents in one forward
-    model.save("verifier", folder)                                   # a LoRA folder in PEFT's layout
+model = TeamModel.open(team, ["generator", "verifier"], Lora(rank=16), seed=0)
+logits = model(ids, ["generator", "verifier", "generator"])      # rows of different agents in one forward
+model.save("verifier", folder)                                   # a LoRA folder in PEFT's layout
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ class Lora:
     def config(self) -> LoraConfig:
         targets = self.targets if self.targets == "all-linear" else self.targets.split(",")
         return LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=0.0,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
         )
 
 
 class TeamModel:
     """A PEFT model whose adapters are named after the agents. The base never trains."""
 
-    def __init__(self, model: PeftModel, tokenizer: Any, agents: Sequence[str]):
+    def __init__(self, model: Any, tokenizer: Any, agents: Sequence[str]):
         # PEFT mixes adapters in one batch in evaluation mode only; there is no dropout to miss.
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -95,7 +99,7 @@ class TeamModel:
         """Logits of right-padded rows, each through its own agent's adapter."""
         # Padding on the right needs no mask under causal attention: no real token sees it.
         if len(set(agents)) == 1:
-            self.model.base_model.set_adapter(agents[0])
+            self.model.set_adapter(agents[0])
             self._all_trainable()
             return self.model(input_ids=ids, use_cache=False).logits
         return self.model(input_ids=ids, use_cache=False, adapter_names=list(agents)).logits
@@ -120,7 +124,10 @@ class TeamModel:
         was, config.inference_mode = config.inference_mode, True
         config.save_pretrained(str(folder))
         config.inference_mode = was
-        save_file({k: v.detach().contiguous().cpu() for k, v in self.weights(agent).items()}, folder / "adapter_model.safetensors")
+        save_file(
+            {k: v.detach().contiguous().cpu() for k, v in self.weights(agent).items()},
+            folder / "adapter_model.safetensors",
+        )
 
     def restore(self, agent: str, file: Path) -> None:
         """Load the adapter's tensors from a file that `weights` was saved to."""

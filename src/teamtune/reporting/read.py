@@ -1,0 +1,124 @@
+"""A run folder, for reading only: a report may be asked for while the run is going on, so nothing is locked or mended.
+
+One stage:
+
+    {"name": "sft-rows", "state": "sealed", "rows": 69, "counts": {"generator: kept": 8}, "seconds": 0.006,
+     "inputs": {...}, "logged": 0}
+
+`state` is sealed, unfinished (`logged` turns are in its log), unreadable, or missing: the recipe makes it, but it is
+not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from teamtune.types import Row, TeamtuneError
+
+MARKS = ("DONE.json", "OPEN.json", "log.jsonl")
+"""A folder that holds one of these is a stage."""
+
+
+def options(folder: Path) -> Row:
+    """config.json: the options under "config", and versions, commit and command."""
+    file = folder / "config.json"
+    if not file.exists():
+        raise TeamtuneError(f"{str(folder)!r} is no run folder: it holds no config.json")
+    try:
+        found = json.loads(file.read_bytes())
+        return {"versions": {}, "commit": None, "command": "", **found, "config": dict(found["config"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TeamtuneError(f"{file} is corrupt ({error}); restore it or run the recipe again") from error
+
+
+def stages(folder: Path, config: Row) -> list[Row]:
+    """All stages, in the recipe's order, those that are still to come included."""
+    there = {str(file.parent.relative_to(folder)) for mark in MARKS for file in folder.rglob(mark)} - {"."}
+    planned = expected(config)
+    known = [name for name in planned if name in there]
+    other = sorted((_stage(folder, name) for name in there - set(planned)), key=lambda row: (row["at"], row["name"]))
+    missing = [_bare(name, "missing") for name in planned if name not in there]
+    return [*(_stage(folder, name) for name in known), *other, *missing]
+
+
+def expected(config: Row) -> list[str]:
+    """The stages that a finished run of this recipe holds; none for a recipe that is not known here."""
+    played: list[str] = []
+    training: list[str] = []
+    if config.get("__type__") == "Malt":
+        preferring = set(config["roles"]) - (set() if config["dpo_generator"] else {"generator"})
+        names = ["turns", "grades", "values", "sft-rows", "sft", *(["pairs", "dpo"] if preferring else [])]
+        rounds = config["rounds"]
+        prefixes = [f"round-{number + 1}/" for number in range(rounds)] if rounds > 1 else [""]
+        training = [prefix + name for prefix in prefixes for name in names]
+        base = ["base-solo", "base"] if config["baselines"] != "none" else []
+        played = [*base, *(["debate", "star-solo", "star"] if config["baselines"] == "all" else []), "malt"]
+    elif config.get("__type__") == "Baselines":
+        played = ["base-solo", "base", "debate"]
+    elif config.get("__type__") == "Evaluation":
+        played = ["team"]
+    tests = [f"test/{name}/{kind}" for name in played for kind in ("turns", "grades")]
+    return [*training, *tests, "comparison"] if played else []
+
+
+def table(
+    folder: Path, stage: str, columns: Sequence[str] | None = None, problems: Collection[str] | None = None
+) -> list[Row] | None:
+    """Rows of a sealed stage, None where it is not sealed or cannot be read.
+
+    Ids and log-probs are most of a Turn table, so only `columns` (those of them that there are) are read; with
+    `problems`, only the rows of these.
+    """
+    file = folder / stage / "rows.parquet"
+    if not (folder / stage / "DONE.json").exists() or not file.exists():
+        return None
+    try:
+        names = pq.ParquetFile(file).schema_arrow.names
+        wanted = names if columns is None else [name for name in columns if name in names]
+        only = [("problem", "in", sorted(problems))] if problems is not None and "problem" in names else None
+        return pq.read_table(file, columns=wanted, filters=only).to_pylist()
+    except (OSError, pa.ArrowException):
+        return None  # `stages` lists it as unreadable
+
+
+def metrics(folder: Path) -> list[Row]:
+    """The lines of metrics.jsonl; a torn last line is left for the run to mend."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    return [row for row in map(_json, lines) if isinstance(row, dict) and {"stage", "step"} <= row.keys()]
+
+
+def _stage(folder: Path, name: str) -> Row:
+    place = folder / name
+    if not (place / "DONE.json").exists():
+        log = place / "log.jsonl"
+        logged = log.read_bytes().count(b"\n") if log.exists() else 0
+        return _bare(name, "unfinished") | {"logged": logged}
+    done = _json((place / "DONE.json").read_text(errors="replace"))
+    if not isinstance(done, dict) or not {"rows", "counts", "seconds"} <= done.keys():
+        return _bare(name, "unreadable")
+    if done["rows"] is not None:
+        try:
+            pq.read_metadata(place / "rows.parquet")
+        except (OSError, pa.ArrowException):
+            return _bare(name, "unreadable")
+    kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs")}
+    return _bare(name, "sealed") | kept
+
+
+def _bare(name: str, state: str) -> Row:
+    empty = {"rows": None, "counts": {}, "seconds": None, "at": "", "inputs": {}, "logged": 0}
+    return {"name": name, "state": state, **empty}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
