@@ -88,12 +88,9 @@ def main(cfg: Bench) -> None:
     for role, asks in asks_by_role(cfg, engine, team).items():
         rates: dict[str, list[float]] = {"ours": [], "bare": []}
         for repeat in range(cfg.repeats):
-            for side, call in (
-                ("ours", lambda: ours(engine, asks, repeat)),
-                ("bare", lambda: bare(cfg, engine, asks)),
-            ):
+            for side in rates:
                 start = time.perf_counter()
-                tokens = call()
+                tokens = ours(engine, asks, repeat) if side == "ours" else bare(cfg, engine, asks)
                 rates[side].append(tokens / (time.perf_counter() - start))
         best = {side: max(values) for side, values in rates.items()}
         line = {"role": role, "asks": len(asks), **{f"{k}_tokens_per_s": round(v) for k, v in best.items()}}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers import base_of, random_adapter, tokenizer_of
 
+from teamtune.engines import EngineSpec
 from teamtune.engines.scripted import Scripted
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.play import Live, Play, ProtocolFn, ask, by_hand, rolling, seed_of, waves
@@ -18,8 +19,9 @@ from teamtune.protocols import debate as debating
 from teamtune.protocols import pipeline as piping
 from teamtune.protocols.debate import debate
 from teamtune.protocols.pipeline import pipeline
-from teamtune.rollout import Driver, Rollout, play_out
+from teamtune.rollout import Driver, Rollout, play_out, rollout
 from teamtune.store import Log, Run
+from teamtune.tasks import TaskSpec
 from teamtune.types import Ask, Episode, Problem, Row, Sampling, Team, TeamtuneError, Turn, turn_of, turn_row, user
 
 PROBLEMS = [Problem(f"sums/{i}", f"What is {i} + {i}?" * (1 + i % 3), str(2 * i), "End with: Answer") for i in range(5)]
@@ -117,7 +119,7 @@ def test_seeds_come_from_the_place_alone() -> None:
     places = [(s, p, t, i) for s in range(3) for p in ("a", "b", "a/1") for t in range(3) for i in range(20)]
     seeds = [seed_of(*place) for place in places]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
-    assert seed_of(0, "sums/1", 2, 3) == 6281189373187379196, "another seed would change every published run"
+    assert seed_of(0, "sums/1", 2, 3) == 5109717169776456749, "another seed would change every published run"
 
 
 def test_the_system_message_of_the_seat_goes_in_front() -> None:
@@ -235,19 +237,81 @@ def test_a_protocol_that_asks_a_seat_that_is_not_there_is_an_error() -> None:
 
 # Rollouts that break
 
-
-def rolled(folder: Path, protocol: ProtocolFn, engine: Scripted, how: Rollout) -> list[Row]:
-    return play_out(folder, PROBLEMS, team_for(protocol), protocol, engine, how)
+EASY = TaskSpec("tests.easy_task", train=5, test=1)
 
 
-def sealed(path: Path, engine: Scripted, driver: Driver, protocol: ProtocolFn) -> bytes:
-    """The bytes of a stage that `rolled` fills."""
-    how = Rollout(takes=2, seed=SEED, driver=driver, at_once=7)
-
+def rolled(monkeypatch: pytest.MonkeyPatch, path: Path, how: Rollout, engine: Scripted) -> tuple[bytes, int]:
+    """The bytes of the sealed Turn table, and how many asks it took in this attempt."""
+    monkeypatch.setattr("teamtune.rollout.open_engine", lambda spec, team: engine)
     with Run(path, {}) as run:
-        table = run.work("turns", partial_rollout, protocol is TREE, driver, hidden(engine, how))
-        return (table.path / "rows.parquet").read_bytes()
+        table = run.work("turns", rollout, EASY, "train", team_for(TREE), TREE, EngineSpec("scripted"), how)
+        return (table.path / "rows.parquet").read_bytes(), sum(map(len, engine.batches))
 
 
-class hidden(Path):  # replaced below
-    pass
+@pytest.mark.parametrize("driver", ["waves", "rolling"])
+def test_a_rollout_that_fails_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Driver
+) -> None:
+    how = Rollout(takes=2, seed=SEED, driver=driver, at_once=7)
+    want, asks = rolled(monkeypatch, tmp_path / "whole", how, Scripted(answer))
+    assert asks == 5 * 2 * 14
+    for fail_at in (0, 1, 6, 30, 77, 139):
+        path = tmp_path / str(fail_at)
+        with pytest.raises(RuntimeError, match="scripted failure"):
+            rolled(monkeypatch, path, how, Scripted(answer, fail_at))
+        assert not (path / "turns" / "DONE.json").exists()
+        logged = len(Log(path / "turns" / "log.jsonl").read())
+        assert fail_at - 7 < logged <= fail_at, "what was answered before the failure is on the disk"
+        got, asked = rolled(monkeypatch, path, how, Scripted(answer))
+        assert got == want
+        assert asked == asks - logged, "and is not asked again"
+
+
+def test_a_rollout_that_fails_many_times_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = Rollout(takes=2, seed=SEED, at_once=9)
+    want, _ = rolled(monkeypatch, tmp_path / "whole", how, Scripted(answer))
+    failures = 0
+    while True:
+        try:
+            got, _ = rolled(monkeypatch, tmp_path / "broken", how, Scripted(answer, 23))
+            break
+        except RuntimeError:
+            failures += 1
+            log = tmp_path / "broken" / "turns" / "log.jsonl"
+            log.write_bytes(log.read_bytes()[:-40])  # and the last line is torn each time
+    assert got == want
+    assert failures > 5
+
+
+def test_both_drivers_give_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [
+        rolled(monkeypatch, tmp_path / f"{driver}-{at_once}", Rollout(2, SEED, driver, at_once), Scripted(answer))[0]
+        for driver, at_once in (("waves", 4096), ("waves", 1), ("rolling", 1))
+    ]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_a_log_of_another_protocol_stops_the_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = Rollout(seed=SEED)
+    team, problems = team_for(TREE), EASY.load("train")
+    play_out(tmp_path, problems, team, TREE, Scripted(answer), how)
+    with pytest.raises(TeamtuneError, match="start a new run folder"):
+        play_out(tmp_path, problems, team, changed, Scripted(answer), how)
+
+
+def test_a_finished_log_is_read_and_nothing_is_asked(tmp_path: Path) -> None:
+    team, problems = team_for(TREE), EASY.load("train")
+    first = play_out(tmp_path, problems, team, TREE, Scripted(answer), Rollout(seed=SEED))
+    silent = Scripted(answer, fail_at=0)
+    assert play_out(tmp_path, problems, team, TREE, silent, Rollout(seed=SEED)) == first
+    assert [row["final"] for row in first[:14]] == [False] * 6 + [True] * 8
+
+
+def test_an_engine_that_leaves_asks_out_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = scripted(TREE)
+    generate = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda asks, seeds: generate(asks[1:], seeds[1:]))
+    with pytest.raises(TeamtuneError, match="answered 1 of 2 asks"):
+        by_hand(PROBLEMS[0], TREE, team_for(TREE), engine)

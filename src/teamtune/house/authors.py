@@ -148,11 +148,12 @@ def _left_to_right(terms: Terms) -> Plan:
     """Everything strictly from left to right, products not first."""
     steps: list[Step] = []
     total: int | Ref = terms[0].factors[0]
-    times: Op = "*"
-    pairs = [(times, factor) for factor in terms[0].factors[1:]]
-    for term in terms[1:]:
-        pairs.append((term.sign, term.factors[0]))
-        pairs += [(times, factor) for factor in term.factors[1:]]
+    pairs: list[tuple[Op, int]] = []
+    for place, term in enumerate(terms):
+        first, *factors = term.factors
+        if place:
+            pairs.append((term.sign, first))
+        pairs.extend(("*", factor) for factor in factors)
     for op, number in pairs:
         steps.append(Step(op, total, number))
         total = Ref(len(steps) - 1)
