@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from teamtune.train.fit import Fit, fit
+from teamtune.train import fit as train_fit
+from teamtune.train.fit import fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora
 from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
 
+# Equalities are checked in float32, whatever this machine would choose.
+Fit = partial(train_fit.Fit, precision="float32")
 AGENTS = ["generator", "verifier", "refiner"]
 LORA = Lora(rank=4, alpha=8)
 

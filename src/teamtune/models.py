@@ -20,6 +20,14 @@ def device() -> torch.device:
     return found if found is not None else torch.device("cpu")
 
 
+def native_bfloat16(where: torch.device) -> bool:
+    """Whether the device has bfloat16 arithmetic of its own; a CPU without it is slower in it than in float32."""
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return where.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def model_path(name: str) -> str:
     """Where the model is: "house" is the one that ships with the package."""
     if name == "house":

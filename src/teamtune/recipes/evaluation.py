@@ -17,7 +17,7 @@ import tyro
 
 from teamtune.engines import EngineSpec
 from teamtune.protocols.pipeline import seats
-from teamtune.recipes.systems import System, compare, play_pipeline
+from teamtune.recipes.systems import System, compare, play_pipeline, trained_tokens
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, check_apart
 from teamtune.types import Sampling, Team, TeamtuneError
@@ -51,7 +51,11 @@ def main(cfg: Evaluation, command: str = "") -> Run:
     seed = cfg.seed + 1_000_003
     played = play_pipeline(run, "test/team", cfg.task, team, cfg.engine, cfg.votes, seed, cfg.roles)
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
-    systems = [System(f"{name}, one pass", played), System(f"{name} + MV@{cfg.votes}", played, cfg.votes)]
+    tokens = tokens_of(cfg.run, cfg.stage)
+    systems = [
+        System(f"{name}, one pass", played, 0, tokens),
+        System(f"{name} + MV@{cfg.votes}", played, cfg.votes, tokens),
+    ]
     run.stage("comparison", compare, systems, against=systems[-1].name)
     return run
 
@@ -69,11 +73,27 @@ def trained_on(folder: Path) -> TaskSpec:
     return TaskSpec(**spec)
 
 
+def rounds_of(folder: Path) -> list[Path]:
+    """The folders that hold a run's rounds, in order."""
+    rounds = _config(folder)["rounds"]
+    return [folder / f"round-{number + 1}" for number in range(rounds)] if rounds > 1 else [folder]
+
+
+def tokens_of(folder: Path, stage: str) -> int:
+    """Target tokens that the run has trained on up to the stage, over all its rounds and epochs."""
+    config = _config(folder)
+    total = 0
+    *before, last = rounds_of(folder)
+    for place in [*before, last]:
+        for rows, name in (("sft-rows", "sft"), ("pairs", "dpo")):
+            if (place / rows / "DONE.json").exists() and not (place == last and name == "dpo" and stage == "sft"):
+                total += config[name]["epochs"] * trained_tokens(read_table(place / rows))
+    return total
+
+
 def trained_team(folder: Path, sampling: Sampling, stage: Literal["dpo", "sft"] = "dpo") -> Team:
     """The team that a run trained; a seat without an adapter of the stage has the one of the stage before."""
-    config = _config(folder)
-    rounds = config["rounds"]
-    last = folder / f"round-{rounds}" if rounds > 1 else folder
+    config, last = _config(folder), rounds_of(folder)[-1]
     stages = ["sft", "dpo"] if stage == "dpo" else ["sft"]
     team = Team(config["model"], seats(sampling))
     for name in stages:

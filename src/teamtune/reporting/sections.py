@@ -30,7 +30,8 @@ def head(facts: Facts) -> list[tuple[str, str]]:
     run, config = facts["run"], facts["run"]["config"]
     task = config.get("task") or {}
     told = [f"{task.get('task', '?')}", f"level {task['level']}" if task.get("level") else ""]
-    counts = [f"{task[key]} {key}" for key in ("train", "test") if key in task]
+    trains = any(not row["name"].startswith("test/") for row in facts["stages"] if row["name"].endswith("turns"))
+    counts = [f"{task[key]} {key}" for key in (["train"] if trains else []) + ["test"] if key in task]
     sampling = config.get("sampling") or {}
     seeds = [
         ("seed", config.get("seed")),

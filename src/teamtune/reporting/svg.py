@@ -14,7 +14,9 @@ from teamtune.reporting.sections import points
 from teamtune.types import Row
 
 WIDTH = 520
-LABEL, TOLD, ROW, TOP = 168, 92, 25, 6
+LETTERS = 30
+"""A longer name is cut; it is whole in the table, and when pointed at."""
+TOLD, ROW, TOP = 92, 25, 6
 MOST_POINTS = 160
 
 
@@ -43,10 +45,9 @@ def intervals(
     lines: Sequence[tuple[str, float, float, float, str]], strong: str, title: str, floor_at: float | None
 ) -> str:
     """Rows of (name, middle, low, high, told) over one axis; `floor_at` None marks zero and puts it in view."""
-    low = min([0.0, *(line[2] for line in lines)])
-    high = max([0.0, *(line[3] for line in lines)])
-    ticks = axis(low if floor_at is None else floor_at, max(high, low + 1))
-    left, right = LABEL, WIDTH - TOLD
+    least_shown = -1.0 if floor_at is None else floor_at
+    ticks = axis(min(least_shown, *(line[2] for line in lines)), max(1.0, *(line[3] for line in lines)))
+    left, right = 18 + 7.7 * max(len(_short(line[0])) for line in lines), WIDTH - TOLD
     x = lambda value: left + (right - left) * (value - ticks[0]) / (ticks[-1] - ticks[0])  # noqa: E731
     bottom = TOP + ROW * len(lines)
     parts = [_open(WIDTH, bottom + 24, title)]
@@ -60,7 +61,7 @@ def intervals(
         y = TOP + ROW * (index + 0.5)
         kind = "mark strong" if name == strong else "mark"
         parts.append(f'<g class="{kind}"><title>{escape(name)}: {escape(told)}</title>')
-        parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(name))}</text>')
+        parts.append(f'<text x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(name))}</text>')
         ends = "".join(f"M{x(end):.1f} {y - 4:.1f}v8" for end in (least, most))
         parts.append(f'<path class="whisker" d="M{x(least):.1f} {y:.1f}H{x(most):.1f}{ends}"/>')
         parts.append(f'<circle cx="{x(middle):.1f}" cy="{y:.1f}" r="4.5"/>')
@@ -103,11 +104,12 @@ def losses(stage: str, curves: Sequence[Row], agents: Sequence[str]) -> str:
 
 def axis(low: float, high: float, about: int = 5) -> list[float]:
     """Round ticks that cover low to high."""
-    if high - low < 1e-9:
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    size = max(abs(low), abs(high), 0.1)
+    if high - low < 1e-6 * size:  # a single point, or a flat line
+        low, high = low - 0.5 * size, high + 0.5 * size
     rough = (high - low) / about
-    size = 10 ** floor(log10(rough))
-    step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= rough * (1 - 1e-9))
+    ten = 10 ** floor(log10(rough))
+    step = next(m * ten for m in (1, 2, 2.5, 5, 10) if m * ten >= rough * (1 - 1e-9))
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     return [round(number * step, 10) for number in range(first, last + 1)]
 
@@ -129,7 +131,7 @@ def _signed(tick: float) -> str:
     return f"{tick:g}".replace("-", "−")  # noqa: RUF001
 
 
-def _short(name: str, most: int = 26) -> str:
+def _short(name: str, most: int = LETTERS) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from teamtune.engines.render import Renderer
+from teamtune.models import native_bfloat16
 from teamtune.train import losses
 from teamtune.train.examples import pair_example, sft_example
 from teamtune.train.objective import (
@@ -58,7 +59,7 @@ class Fit:
     micro_tokens: int = 16_384
     """ids in one forward pass, padding included"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of the forward pass; auto is float32 on a CPU and bfloat16 on a GPU"""
+    """of the forward pass; auto is bfloat16 where the machine computes in it natively, else float32"""
     save_every: int = 50
     """steps between two states to resume from"""
 
@@ -215,9 +216,8 @@ def rate_at(options: Fit, step: int, steps: int) -> float:
 
 
 def autocast(model: TeamModel, options: Fit) -> torch.autocast:
-    kind = model.device.type
-    low = options.precision == "bfloat16" or (options.precision == "auto" and kind != "cpu")
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=low)
+    low = options.precision == "bfloat16" or (options.precision == "auto" and native_bfloat16(model.device))
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=low)
 
 
 def keep(folder: Path, model: TeamModel, optimizers: Mapping[str, torch.optim.Optimizer], step: int) -> None:
