@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from helpers import surroundings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,10 +79,17 @@ def test_problems_are_deterministic_and_a_longer_list_begins_like_a_shorter_one(
     assert all(problem.ending == "End with a line: Answer: <number>" for problem in first)
 
 
-def test_two_processes_make_the_same_problems() -> None:
+def test_another_process_makes_the_same_problems() -> None:
     """Nothing may hang on Python's own hash, which changes from process to process."""
-    assert arithmetic.load("train", 1)[0].question == "What is the result of ARITHMETIC?"
-    assert stories.load("test", 1)[0].question == "STORY"
+    program = (
+        "from teamtune.tasks import arithmetic, stories\n"
+        "for p in [*arithmetic.load('train', 5), *stories.load('test', 5, 0, '6')]: print(p.question, p.answer)"
+    )
+    settings = {**surroundings(), "PYTHONHASHSEED": "123"}
+    done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=True)
+    here = [*arithmetic.load("train", 5), *stories.load("test", 5, 0, "6")]
+    assert done.stdout.splitlines() == [f"{p.question} {p.answer}" for p in here]
+    assert here[0].question == "What is the result of 8 + 1 * 22 + 19 - 19 * 19?", "published runs rest on this"
 
 
 @pytest.mark.parametrize("task", ["arithmetic", "stories"])
@@ -279,6 +289,7 @@ CASES: list[tuple[str, str | None]] = [
     ("Answer: 12.", "12"),
     ("10 - 3", "3"),
     ("10-3", "3"),
+    ("What I found:\n- 42 apples", "42"),
     ("**Answer: 42**", "42"),
     ("Answer: **42**", "42"),
     ("Answer: \\boxed{42}", "42"),

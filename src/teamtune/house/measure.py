@@ -2,8 +2,8 @@
 
     python -m teamtune.house measure --model house --problems 500
 
-Roles are asked through the package's own prompts and protocols. The problems are of the train split under a seed of
-their own, so nothing is ever chosen on test problems. One line of the output:
+Roles are asked through the package's own prompts and protocols. The problems are of the dev split, so nothing is ever
+chosen on test problems. One line of the output:
 
     {"task": "stories", "level": "3", "role": "verifier", "measure": "verdict agrees with the truth", "value": 0.81,
      "se": 0.017, "n": 500}
@@ -28,7 +28,7 @@ from teamtune.protocols.pipeline import pipeline, seats
 from teamtune.tasks import find
 from teamtune.types import Agent, Episode, Problem, Row, Sampling, Team
 
-SEED = 77_000_000  # of the problems measured on; recipes use small seeds
+SEED = 77_000_000  # of problems and sampling
 VERDICT = re.compile(r"verdict:\s*(right|wrong)", re.IGNORECASE)
 
 
@@ -38,7 +38,7 @@ def measure(model: str, problems: int, temperature: float, levels: Mapping[str, 
     rows: list[Row] = []
     for task, names in levels.items():
         for level in names:
-            chosen = find(task).load("train", problems, SEED, level=level)
+            chosen = find(task).load("dev", problems, SEED, level=level)
             for role, name, scores in [
                 *pipeline_scores(model, task, chosen, sampling),
                 *debate_scores(model, task, chosen, sampling),

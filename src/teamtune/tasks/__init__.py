@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Literal
 
 from teamtune.types import Problem, Row, TeamtuneError, turn_of
 
@@ -44,12 +45,14 @@ class TaskSpec:
     train: int = 1000
     """problems to train on"""
     test: int = 1000
-    """problems to test on"""
+    """problems to evaluate on"""
+    held_out: Literal["test", "dev"] = "test"
+    """which split those are from: dev to choose options by, test for the figures that count"""
     data_seed: int = 0
     """which problems: another seed gives others of the same split"""
 
     def load(self, split: str) -> list[Problem]:
-        """The problems of "train" or "test"."""
+        """The problems of "train" or "test" (which are those of `held_out`)."""
         count = {"train": self.train, "test": self.test}.get(split)
         if count is None:
             raise TeamtuneError(f"there is no split {split!r}; choose train or test")
@@ -57,7 +60,7 @@ class TaskSpec:
             raise TeamtuneError(f"{count} {split} problems asked for; take at least 1")
         module = find(self.task)
         level = {"level": self.level} if self.level else {}
-        return module.load(split, count, self.data_seed, **level)
+        return module.load(self.held_out if split == "test" else split, count, self.data_seed, **level)
 
 
 def check_apart(train: Sequence[Problem], test: Sequence[Problem]) -> None:

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from teamtune.types import TeamtuneError
 
 Op = Literal["+", "-", "*", "/"]
-Split = Literal["train", "test", "corpus"]
+Split = Literal["train", "dev", "test", "corpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,16 @@ def results(plan: Plan) -> list[int]:
 
 
 # Which split a question belongs to depends on its text alone, so the splits are disjoint whatever the seeds.
-_BUCKETS: dict[Split, range] = {"test": range(0, 1), "train": range(1, 3), "corpus": range(3, 8)}
+_BUCKETS: dict[Split, range] = {
+    "test": range(0, 1),
+    "train": range(1, 2),
+    "dev": range(2, 3),
+    "corpus": range(3, 8),
+}
 
 
 def split_of(question: str) -> Split:
-    """The split that owns a question: 1/8 of all questions are test, 2/8 train, 5/8 for the house corpus."""
+    """The split that owns a question: 1/8 of all questions are test, 1/8 train, 1/8 dev, 5/8 for the house corpus."""
     bucket = hashlib.sha256(question.encode()).digest()[0] % 8
     return next(split for split, buckets in _BUCKETS.items() if bucket in buckets)
 
@@ -92,7 +97,7 @@ def draw(
 ) -> T:
     """The item that (split, seed, index) names: draws until the question falls into the split."""
     if split not in _BUCKETS:
-        raise TeamtuneError(f"{name} has no split {split!r}; choose train or test")
+        raise TeamtuneError(f"{name} has no split {split!r}; choose train, dev or test")
     rng = random.Random(f"{name}/{split}/{seed}/{index}")
     while True:
         item = make(rng)
