@@ -76,19 +76,17 @@ def trainings(cfg: malt.Malt) -> Iterator[tuple[str, malt.Malt]]:
 def run(study: Study, task: str, seed: int) -> None:
     main_folder = study.out / f"malt-{task}-{seed}"
     cfg = settings(task, seed, main_folder)
-    with malt.main(cfg, f"studies/malt.py --task {task} --seeds {seed}"):
-        write_report(main_folder)
+    malt.main(cfg, f"studies/malt.py --task {task} --seeds {seed}")
+    write_report(main_folder)
     for name, ablation in evaluations(cfg, main_folder):
         out = study.out / f"{main_folder.name}-{slug(name)}"
-        with evaluation.main(replace(ablation, out=out), f"studies/malt.py: {name}"):
-            pass
+        evaluation.main(replace(ablation, out=out), f"studies/malt.py: {name}")
     for name, ablation in trainings(cfg):
         out = study.out / f"{main_folder.name}-{slug(name)}"
         for stage in ("turns", "grades"):  # sealed by their inputs, which are the same
             if not (out / stage).exists():
                 shutil.copytree(main_folder / stage, out / stage)
-        with malt.main(replace(ablation, out=out), f"studies/malt.py: {name}"):
-            pass
+        malt.main(replace(ablation, out=out), f"studies/malt.py: {name}")
 
 
 def slug(name: str) -> str:

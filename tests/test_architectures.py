@@ -15,8 +15,10 @@ from helpers import plain_logprobs, plain_model, random_adapter, surroundings
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from teamtune.cli import main as command
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.models import load_model
+from teamtune.store import read_table
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora, TeamModel
@@ -120,7 +122,8 @@ def tokenizer_like(kind: Kind) -> Any:
     )
 
 
-def made(name: str, folder: Path) -> str:
+def made(name: str, folder: Path, more_stops: int = 0) -> str:
+    """The model's folder. With `more_stops` so many bytes end an answer too, so that a random model's answers end."""
     kind = KINDS[name]
     tokenizer = tokenizer_like(kind)
     options: dict[str, Any] = {
@@ -140,7 +143,8 @@ def made(name: str, folder: Path) -> str:
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind.model}Config")(**options)
     model = getattr(transformers, f"{kind.model.removesuffix('Text')}ForCausalLM")(config)
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(list(kind.stops))
+    stops = tokenizer.convert_tokens_to_ids(list(kind.stops))
+    model.generation_config.eos_token_id = [*stops, *range(230, 230 + more_stops)]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -273,6 +277,19 @@ def test_a_turn_without_ids_is_learnt_with_the_stop_of_its_chat_template(path: s
     start = next(i for i in range(len(whole)) if list(whole[i : i + len(bare)]) == bare)
     assert made.answer[:-1] == bare
     assert tokenizer.decode(made.answer[-1:]) == tokenizer.decode(whole[start + len(bare)])
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi3", "gemma2"])
+def test_malt_runs_by_the_command_line(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    arguments = ["--model", made(name, tmp_path / "model", 30), "--out", str(run), "--task", "tests.easy_task"]
+    arguments += ["--train", "6", "--test", "2", "--width", "2", "--baselines", "none", "--sampling.max-tokens", "12"]
+    command(["malt", *arguments, "--lora.rank", "4", "--sft.rate", "1e-2", "--dpo.rate", "1e-2", "--sft.epochs", "2"])
+    table = read_table(run / "comparison").rows()
+    assert [row["system"] for row in table] == ["MALT, one pass", "MALT + MV@3"]
+    assert {turn["finish"] for turn in read_table(run / "turns").rows()} == {"stop", "length"}
+    weights = load_file(run / "dpo" / "verifier" / "adapter_model.safetensors")
+    assert any(float(tensor.abs().max()) > 0 for key, tensor in weights.items() if "lora_B" in key)
 
 
 # Models that cannot be had

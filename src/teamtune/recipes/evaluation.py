@@ -47,17 +47,17 @@ class Evaluation:
 def main(cfg: Evaluation, command: str = "") -> Run:
     team = trained_team(cfg.run, cfg.sampling, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
     check_apart(trained_on(cfg.run).load("train"), cfg.task.load("test"))
-    run = Run(cfg.out, cfg, command)
     seed = cfg.seed + 1_000_003
-    played = play_pipeline(run, "test/team", cfg.task, team, cfg.engine, cfg.votes, seed, cfg.roles)
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
     tokens = tokens_of(cfg.run, cfg.stage)
-    systems = [
-        System(f"{name}, one pass", played, 0, tokens),
-        System(f"{name} + MV@{cfg.votes}", played, cfg.votes, tokens),
-    ]
-    run.stage("comparison", compare, systems, against=systems[-1].name)
-    return run
+    with Run(cfg.out, cfg, command) as run:
+        played = play_pipeline(run, "test/team", cfg.task, team, cfg.engine, cfg.votes, seed, cfg.roles)
+        systems = [
+            System(f"{name}, one pass", played, 0, tokens),
+            System(f"{name} + MV@{cfg.votes}", played, cfg.votes, tokens),
+        ]
+        run.stage("comparison", compare, systems, against=systems[-1].name)
+        return run
 
 
 def _config(folder: Path) -> dict[str, Any]:

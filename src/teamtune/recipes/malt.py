@@ -98,19 +98,20 @@ class Trained:
 def main(cfg: Malt, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     check_apart(cfg.task.load("train"), cfg.task.load("test"))
-    run = Run(cfg.out, cfg, command)
     base = Team(cfg.model, seats(cfg.sampling))
     done = Trained(base, base)
-    for number in range(cfg.rounds):
-        done = train_round(run, cfg, done, f"round-{number + 1}/" if cfg.rounds > 1 else "")
-    systems = played_systems(run, cfg, base, done)
-    run.stage("comparison", compare, systems, against=systems[-1].name)
-    return run
+    with Run(cfg.out, cfg, command) as run:
+        for number in range(cfg.rounds):
+            done = train_round(run, cfg, done, number)
+        systems = played_systems(run, cfg, base, done)
+        run.stage("comparison", compare, systems, against=systems[-1].name)
+        return run
 
 
-def train_round(run: Run, cfg: Malt, before: Trained, prefix: str) -> Trained:
-    """One round: roll out the tree, back values up, SFT, DPO."""
-    team, seed = before.team, cfg.seed
+def train_round(run: Run, cfg: Malt, before: Trained, number: int = 0) -> Trained:
+    """One round: roll out the tree, back values up, SFT, DPO. Every round draws anew."""
+    prefix = f"round-{number + 1}/" if cfg.rounds > 1 else ""
+    team, seed = before.team, cfg.seed + 10_007 * number
     roles = [role for role in ROLES if role in cfg.roles]
     tree = partial(pipeline, width=cfg.width)
     how = Rollout(seed=seed, driver=cfg.driver)
