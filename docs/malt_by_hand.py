@@ -74,7 +74,9 @@ def sft_rows(tree: list[dict]) -> list[dict]:
         key = (node["agent"], node["shown"], node["text"])
         if node["positive"] and key not in seen:
             seen.add(key)
-            rows.append({"agent": node["agent"], "turn": node["turn"], "shown": node["shown"], "completion": node["text"]})
+            rows.append(
+                {"agent": node["agent"], "turn": node["turn"], "shown": node["shown"], "completion": node["text"]}
+            )
     return rows
 
 

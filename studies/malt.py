@@ -129,7 +129,8 @@ def markdown(rows: list[Row]) -> list[str]:
         lines.append(
             f"| {r['system']} | {100 * r['accuracy']:.1f} | {100 * r['se']:.1f} | {100 * r['std']:.1f} | {r['n']} "
             f"| {r['calls']:.0f} | {r['prompt_tokens']:.0f} | {r['completion_tokens']:.0f} "
-            f"| {r['trained_tokens'] / 1e6:.2f} M | {100 * r['diff']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}] |"
+            f"| {r['trained_tokens'] / 1e6:.2f} M "
+            f"| {100 * r['diff']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}] |"
         )
     return lines
 

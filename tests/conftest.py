@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,7 @@ from jaxtyping import install_import_hook
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Shape annotations (all stand in these modules) are checked while the tests run, and costs nothing elsewhere.
-install_import_hook(
-    ["teamtune.train", "teamtune.engines.sampling", "teamtune.house.data"], "beartype.beartype"
-)
+install_import_hook(["teamtune.train", "teamtune.engines.sampling", "teamtune.house.data"], "beartype.beartype")
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
@@ -23,7 +22,7 @@ def make_model(folder: Path, seed: int = 0) -> Path:
 
     from teamtune.house import tokenizer as house
 
-    tokenizer = house.train(["You are the generator. Solve 12 + 3 * 4 = 24. Answer: 24"] * 3, 300)
+    tokenizer: Any = house.train(["You are the generator. Solve 12 + 3 * 4 = 24. Answer: 24"] * 3, 300)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

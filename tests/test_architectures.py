@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers import plain_logprobs, plain_model, random_adapter, surroundings
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from helpers import plain_logprobs, plain_model, random_adapter, surroundings
 from teamtune.cli import main as command
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.models import load_model
@@ -33,7 +33,8 @@ PHI = (
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
     "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] | trim }}"
@@ -245,7 +246,7 @@ def test_sft_and_dpo_of_two_agents_run_and_their_adapters_load(path: str, tmp_pa
     dpo = list(fit(tmp_path / "dpo", pair_rows(agents), star, agents, lora, Preference(), options))
     final = star.adopt({agent: str(tmp_path / "dpo" / agent) for agent in agents})
     for agent in agents:
-        assert sft[-1][f"{agent}/loss"] < 0.9 * float(sft[0][f"{agent}/loss"])
+        assert float(sft[-1][f"{agent}/loss"]) < 0.9 * float(sft[0][f"{agent}/loss"])
         assert dpo[0][f"{agent}/loss"] == pytest.approx(0.6931472, abs=1e-6)
         assert float(dpo[-1][f"{agent}/margin"]) > 0.1
         again = TeamModel.open(final, agents, lora)

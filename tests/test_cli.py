@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import surroundings
 
 import teamtune.types
+from helpers import surroundings
 from teamtune.cli import main as command
 from teamtune.recipes.malt import Malt
 from teamtune.store import Run
@@ -21,6 +21,7 @@ from teamtune.store import Run
 SOURCE = Path(teamtune.types.__file__).parent
 COMMANDS = ("malt", "baselines", "eval", "show", "report")
 EASY = ["--task", "tests.easy_task", "--train", "2", "--test", "2", "--width", "2", "--baselines", "none"]
+HEAVY = r"(torch|transformers|peft|accelerate|teamtune\.(engines|train|recipes|cli))\b"
 QUICK = [*EASY, "--engine.kind", "scripted", "--engine.script", "tests.easy_task:answer"]
 
 
@@ -141,9 +142,7 @@ def teamtune_config(out: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["malt", "baselines"])
-def test_an_output_path_that_cannot_be_written(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
-) -> None:
+def test_an_output_path_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         assert f"cannot write in {out}" in sentence(capsys, name, "--out", str(out), *QUICK[:6])
@@ -490,9 +489,9 @@ def test_pure_packages_reach_neither_engines_nor_trainers_nor_torch(package: str
     assert len(names) > 1
     for module in names:
         for name in reached(module):
-            assert not re.match(r"(torch|transformers|peft|accelerate|teamtune\.(engines|train|recipes|cli))\b", name), (
-                f"{module} reaches {name}"
-            )
+            assert not re.match(
+                r"(torch|transformers|peft|accelerate|teamtune\.(engines|train|recipes|cli))\b", name
+            ), f"{module} reaches {name}"
 
 
 def test_imports_go_one_way() -> None:

@@ -21,7 +21,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,18 +69,18 @@ class Block:
 def blocks(page: str) -> Iterator[Block]:
     """The blocks of a page, in order; a `needs` comment stands for itself."""
     mark, told = "", ""
-    open_: tuple[int, str, str] | None = None
+    open_: tuple[int, str] | None = None
     inside: list[str] = []
     for number, line in enumerate((DOCS / page).read_text().splitlines(), start=1):
         fence, comment = FENCE.match(line), MARK.fullmatch(line.strip())
         if open_ is not None:
             if fence and not fence[2]:
-                yield Block(page, *open_[:2], mark, told, textwrap.dedent("\n".join(inside)) + "\n")
+                yield Block(page, *open_, mark, told, textwrap.dedent("\n".join(inside)) + "\n")
                 open_, mark, told, inside = None, "", "", []
             else:
                 inside.append(line)
         elif fence:
-            open_ = (number, fence[2], "")
+            open_ = (number, fence[2])
         elif comment and comment[1] == "needs":
             yield Block(page, number, "", "needs", comment[2], "")
         elif comment:
@@ -164,37 +164,46 @@ class Page:
         return out + error
 
     def call(self, words: list[str], only_parse: bool) -> None:
+        from teamtune import cli
+        from teamtune.house import __main__ as house
+
         if words[:3] == ["python", "-m", "teamtune.house"]:
-            from teamtune.house import __main__ as house
-
+            main: Callable[[], None] = house.main
             self.patch.setattr(sys, "argv", ["teamtune.house", *words[3:]])
-            house.main()
-            return
-        assert words[0] == "teamtune", f"only teamtune's own commands are run, not {words[0]!r}; skip it with a reason"
-        from teamtune.cli import main
-
+        else:
+            assert words[0] == "teamtune", f"only teamtune's own commands are run, not {words[0]!r}; skip it"
+            main = partial(cli.main, words[1:])
         if not only_parse:
-            main(words[1:])
+            main()
             return
         with self.patch.context() as patch:
-            for recipe in ("malt", "baselines", "evaluation"):
-                patch.setattr(f"teamtune.recipes.{recipe}.main", stop)
+            for work in WORK:
+                patch.setattr(work, stop)
             with pytest.raises(Parsed):
-                main(words[1:])
+                main()
 
 
 class Parsed(BaseException):
     """The command line was understood."""
 
 
-def stop(cfg: object, command: str = "") -> None:
+def stop(*_: object) -> None:
     raise Parsed
 
 
+WORK = (
+    "teamtune.recipes.malt.main",
+    "teamtune.recipes.baselines.main",
+    "teamtune.recipes.evaluation.main",
+    "teamtune.house.__main__.run_build",
+    "teamtune.house.measure.measure",
+    "teamtune.house.measure.overlap",
+)
+"""What the command lines call once they have read their options."""
+
+
 @pytest.mark.parametrize("name", pages())
-def test_blocks(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
     torch.set_num_threads(1)

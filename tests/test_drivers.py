@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import base_of, random_adapter, tokenizer_of
 
+from helpers import base_of, random_adapter, tokenizer_of
 from teamtune.engines import EngineSpec
 from teamtune.engines.scripted import Scripted
 from teamtune.engines.transformers import TransformersEngine
@@ -54,9 +54,7 @@ def lives_of(protocol: ProtocolFn, team: Team, takes: int = 2) -> list[Live]:
 
 def played(driver: str, protocol: ProtocolFn, team: Team, engine: Any) -> list[Episode]:
     if driver == "alone":
-        return [
-            by_hand(problem, protocol, team, engine, SEED, take) for problem in PROBLEMS for take in range(2)
-        ]
+        return [by_hand(problem, protocol, team, engine, SEED, take) for problem in PROBLEMS for take in range(2)]
     lives = lives_of(protocol, team)
     if driver == "rolling":
         steps = list(rolling(lives, engine, SEED))
@@ -286,9 +284,10 @@ def test_a_rollout_that_fails_many_times_ends_with_the_same_bytes(
 
 
 def test_both_drivers_give_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[tuple[Driver, int]] = [("waves", 4096), ("waves", 1), ("rolling", 1)]
     tables = [
         rolled(monkeypatch, tmp_path / f"{driver}-{at_once}", Rollout(2, SEED, driver, at_once), Scripted(answer))[0]
-        for driver, at_once in (("waves", 4096), ("waves", 1), ("rolling", 1))
+        for driver, at_once in ways
     ]
     assert tables[0] == tables[1] == tables[2]
 

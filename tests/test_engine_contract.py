@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import base_of, plain_logprobs, plain_model, random_adapter, tokenizer_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers import base_of, plain_logprobs, plain_model, random_adapter, tokenizer_of
 from teamtune.engines.decode import Request
 from teamtune.engines.sampling import RowSampling, choose, filtered, uniforms
 from teamtune.engines.scripted import Scripted
@@ -164,9 +164,7 @@ def test_short_asks_are_not_padded_to_a_long_ones_length(rows: int, adapters: st
     lengths = [rng.choice([8, 9, 20, 60, 90, 300, 310, 900]) for _ in range(120)]
     requests = [request(i, length, rng.choice(adapters)) for i, length in enumerate(lengths)]
     batches = list(batched(requests, rows))
-    assert sorted(one.place for batch in batches for one in batch) == list(range(120)), (
-        "each ask in one batch"
-    )
+    assert sorted(one.place for batch in batches for one in batch) == list(range(120)), "each ask in one batch"
     for batch in batches:
         sizes = [len(one.prompt) for one in batch]
         assert len(batch) <= rows
@@ -218,9 +216,7 @@ def test_ids_and_text_are_those_of_the_tokenizer(brief: str) -> None:
     asks = [ask("1 + 1?", system="You add."), *asks_of(5)]
     for one, done in zip(asks, engine.generate(asks, list(range(6))), strict=True):
         chat = [{"role": m.role, "content": m.content} for m in one.messages]
-        want = tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        want = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
         assert list(done.prompt_ids or ()) == list(want["input_ids"])
         ids = ids_of(done)
         shown = ids[:-1] if done.finish == "stop" else ids
@@ -242,9 +238,7 @@ def test_stop_and_length_are_told_apart(brief: str) -> None:
             assert ids[-1] in stops and len(ids) <= 8
         else:
             assert ids[-1] not in stops and len(ids) == 8
-    assert any(one.finish == "stop" and len(ids_of(one)) == 8 for one in done), (
-        "a stop at the limit is a stop"
-    )
+    assert any(one.finish == "stop" and len(ids_of(one)) == 8 for one in done), "a stop at the limit is a stop"
 
 
 def test_each_agent_has_its_own_limit_in_one_batch(brief: str) -> None:
@@ -264,9 +258,7 @@ def test_each_agent_has_its_own_limit_in_one_batch(brief: str) -> None:
             [replace(one, agent="long") for one in asks if one.agent == seat],
             [seed for seed, one in enumerate(asks) if one.agent == seat],
         )
-        for got, whole in zip(
-            [d for a, d in zip(asks, done, strict=True) if a.agent == seat], long, strict=True
-        ):
+        for got, whole in zip([d for a, d in zip(asks, done, strict=True) if a.agent == seat], long, strict=True):
             assert ids_of(whole)[: len(ids_of(got))] == ids_of(got)
 
 
@@ -289,9 +281,7 @@ def test_agents_of_one_batch_sample_by_their_own_options(brief: str) -> None:
 
 
 @pytest.mark.parametrize("adapter", [None, 0])
-def test_greedy_is_the_greedy_of_transformers(
-    brief: str, tiny: str, adapters: list[str], adapter: int | None
-) -> None:
+def test_greedy_is_the_greedy_of_transformers(brief: str, tiny: str, adapters: list[str], adapter: int | None) -> None:
     """Batched with padding, over more positions than the cache begins with, against one sequence at a time."""
     where = None if adapter is None else adapters[adapter]
     for path, limit in ((brief, 40), (tiny, 150)):
@@ -348,18 +338,14 @@ def test_every_adapter_is_live_and_none_answers_for_another(
     same = [ask("4 + 4?", seat) for seat in team.names]
     answers = dict(zip(team.names, texts(embedded(brief, team).generate(same, [3] * 5)), strict=True))
     assert answers["base"] == answers["other"]
-    assert len({answers[name] for name in ("base", "a0", "a1", "a2")}) == 4, (
-        "every adapter differs from the base"
-    )
+    assert len({answers[name] for name in ("base", "a0", "a1", "a2")}) == 4, "every adapter differs from the base"
 
 
 def test_batches_of_one_adapter_and_mixed_ones_may_alternate(brief: str, adapters: list[str]) -> None:
     """The plain path sets PEFT's active adapter; no later batch may be answered by what it left behind."""
     team = team_of(brief, adapters, GREEDY)
     alone = {
-        seat.name: embedded(brief, Team(brief, (seat,)))
-        .generate([ask("9 - 4?", seat.name)], [0])[0]
-        .token_ids
+        seat.name: embedded(brief, Team(brief, (seat,))).generate([ask("9 - 4?", seat.name)], [0])[0].token_ids
         for seat in team.agents
     }
     engine = embedded(brief, team)
@@ -411,11 +397,11 @@ def test_two_seats_may_share_one_adapter(brief: str, adapters: list[str]) -> Non
 
 
 def test_a_missing_adapter_is_named(brief: str, tmp_path: Path) -> None:
-    with pytest.raises(TeamtuneError, match="no adapter in .*gone.*adapter_config.json is missing"):
+    with pytest.raises(TeamtuneError, match=r"no adapter in .*gone.*adapter_config\.json is missing"):
         embedded(brief, Team(brief, (Agent("seat", adapter=str(tmp_path / "gone")),)))
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "adapter_config.json").write_text("{}")
-    with pytest.raises(TeamtuneError, match="half.*no adapter_model.safetensors"):
+    with pytest.raises(TeamtuneError, match=r"half.*no adapter_model\.safetensors"):
         embedded(brief, Team(brief, (Agent("seat", adapter=str(tmp_path / "half")),)))
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import surroundings
 from safetensors.torch import load_file
 
+from helpers import surroundings
 from teamtune.cli import main as command
 from teamtune.cli import options
 from teamtune.recipes import malt
@@ -309,7 +309,9 @@ def test_eval_puts_seats_back_to_the_base(whole: Path, tmp_path: Path) -> None:
     assert verified[0] != verified[1]
 
 
-@pytest.mark.parametrize(("roles", "agents"), [("GR", "generator refiner"), ("GV", "generator verifier"), ("G", "generator")])
+@pytest.mark.parametrize(
+    ("roles", "agents"), [("GR", "generator refiner"), ("GV", "generator verifier"), ("G", "generator")]
+)
 def test_eval_leaves_roles_out(whole: Path, tmp_path: Path, roles: str, agents: str) -> None:
     table = evaluated(whole, tmp_path / "eval", "--roles", roles)
     assert {turn["agent"] for turn in rows(tmp_path / "eval", "test/team/turns")} == set(agents.split())
@@ -340,9 +342,7 @@ def test_baselines_run_without_training(brief: str, whole: Path, tmp_path: Path)
     """They are those of a training run with the same seed."""
     out = tmp_path / "baselines"
     command(["baselines", "--model", brief, "--out", str(out), *SMALL[:2], "--test", "3", *SMALL[6:8]])
-    mine, theirs = (
-        {row.pop("system"): row for row in rows(run, "comparison")} for run in (out, whole)
-    )
+    mine, theirs = ({row.pop("system"): row for row in rows(run, "comparison")} for run in (out, whole))
     assert list(mine) == ["SA", "SA + MV@3", "SA + MV@9", "MA", "MA + MV@3", "Debate 3x3"]
     for name, row in mine.items():
         assert (row["accuracy"], row["calls"]) == (theirs[name]["accuracy"], theirs[name]["calls"])
@@ -459,8 +459,9 @@ def test_a_question_in_both_train_and_test_is_an_error(
 def test_a_role_with_nothing_to_learn_stops_the_run_and_says_why(
     brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from teamtune.types import Grade
     from tests import easy_task
+
+    from teamtune.types import Grade
 
     monkeypatch.setattr(easy_task, "grade", lambda problem, text: Grade("0", 0.0))
     with pytest.raises(TeamtuneError, match=r"nothing to train generator, verifier, refiner on.*not above threshold"):

@@ -12,10 +12,10 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from helpers import surroundings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import surroundings
 from teamtune.grading.number import canonical, extract, grade
 from teamtune.tasks import TaskSpec, arithmetic, check_apart, find, grade_turns, plain, stories
 from teamtune.tasks.plan import Ref, Step, draw, results, split_of
@@ -216,7 +216,7 @@ def test_an_unknown_task_is_an_error_that_lists_those_there_are(name: str) -> No
 
 
 def test_a_module_without_load_or_grade_is_no_task() -> None:
-    with pytest.raises(TeamtuneError, match="task 'os.path' has no function 'load'"):
+    with pytest.raises(TeamtuneError, match=r"task 'os\.path' has no function 'load'"):
         find("os.path")
 
 
@@ -240,6 +240,10 @@ def test_problems_that_are_the_same_but_for_their_looks_are_not_apart() -> None:
         check_apart(train, [Problem("b", "Another?", "3")])
 
 
+def place(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["problem"], row["take"], row["turn"]
+
+
 def test_every_turn_is_graded_in_order() -> None:
     spec = TaskSpec("arithmetic", train=2)
     problems = spec.load("train")
@@ -251,7 +255,9 @@ def test_every_turn_is_graded_in_order() -> None:
         for turn, text in enumerate([f"Answer: {problem.answer}", "Answer: 123456", "I do not know"])
     ]
     graded = grade_turns(turns, spec, "train")
-    assert [(g["problem"], g["take"], g["turn"]) for g in graded] == [(t["problem"], t["take"], t["turn"]) for t in turns]
+    assert [(g["problem"], g["take"], g["turn"]) for g in graded] == [
+        (t["problem"], t["take"], t["turn"]) for t in turns
+    ]
     assert [g["score"] for g in graded] == [1.0, 0.0, 0.0] * 4
     assert [g["parsed"] for g in graded[:3]] == [problems[0].answer, "123456", None]
 

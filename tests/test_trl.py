@@ -6,6 +6,9 @@ collator, loss, gradient clipping and optimiser are its own. For a model that co
 that adapter as the reference, which is what ours does too. In the gradient tests the adapter then moves away from the
 reference, since at the reference itself a DPO margin is 0 whatever the reference is.
 
+All is in float32: `precision` "auto" computes in bfloat16 where the machine can, whose noise would hide what is looked
+for here.
+
 Not compared: warm-up. TRL's schedule (that of transformers) has rate 0 in its first step, ours has not; all whole fits
 here are without warm-up.
 """
@@ -19,12 +22,17 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from helpers import base_of, random_adapter, tokenizer_of
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
+from helpers import base_of, random_adapter, tokenizer_of
+from teamtune.engines.render import Renderer
+from teamtune.train.examples import pair_example, sft_example
 from teamtune.train.fit import Fit, autocast, backward, first_epoch, fit, items_of, schedule
 from teamtune.train.objective import Objective, Preference, Sft, reference_of
 from teamtune.train.team import Lora, TeamModel
@@ -33,7 +41,7 @@ from teamtune.types import Agent, Row, Team
 AGENTS = ["generator", "verifier"]
 COUNTS = {"generator": 6, "verifier": 4}
 LORA = Lora(rank=4, alpha=8)
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
 # our objective, and TRL's options that mean the same
 PREFERENCES = [
@@ -156,7 +164,7 @@ def our_gradients(
     micro_tokens: int,
 ) -> tuple[dict[str, float], dict[str, dict[str, Tensor]]]:
     """Our loss and gradients of one step of both agents together; the reference is the team's own adapters."""
-    options = Fit(batch=8, micro_tokens=micro_tokens)
+    options = Fit(batch=8, micro_tokens=micro_tokens, precision="float32")
     model = TeamModel.open(team, AGENTS, LORA)
     items = items_of(rows, model, objective)
     reference = None
@@ -187,9 +195,7 @@ def assert_same_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor]) ->
     assert len(ours) == 2 * 7 * 2, "A and B of seven matrices in two layers"
     for name, gradient in theirs.items():
         assert float(gradient.norm()) > 1e-3, f"{name}: a gradient of about nothing would compare nothing"
-        torch.testing.assert_close(
-            ours[name], gradient, **CLOSE, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(ours[name], gradient, **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("micro_tokens", [100_000, 120])
@@ -247,7 +253,7 @@ def assert_same_weights(folder: Path, agent: str, theirs: dict[str, Tensor], bef
 @pytest.mark.parametrize("decay", ["linear", "constant"])
 def test_three_steps_of_sft_end_where_trl_does(tiny: str, tmp_path: Path, decay: Any) -> None:
     rows, team = rows_of(Sft), team_of(tiny, tmp_path)
-    how = Fit(rate=1e-3, batch=8, epochs=3, warmup=0.0, decay=decay)
+    how = Fit(rate=1e-3, batch=8, epochs=3, warmup=0.0, decay=decay, precision="float32")
     lines = list(fit(tmp_path / "fit", rows, team, AGENTS, LORA, Sft(), how))
     for agent in AGENTS:
         adapter = team[agent].adapter
@@ -256,12 +262,8 @@ def test_three_steps_of_sft_end_where_trl_does(tiny: str, tmp_path: Path, decay:
         trainer = sft_trainer(tiny, of(rows, agent), adapter, tmp_path, **more)
         assert_same_weights(tmp_path / "fit", agent, trl_fit(trainer), adapter)
         logged = [line for line in trainer.state.log_history if "loss" in line]
-        assert [line[f"{agent}/loss"] for line in lines] == pytest.approx(
-            [x["loss"] for x in logged], rel=1e-4
-        )
-        assert [line[f"{agent}/norm"] for line in lines] == pytest.approx(
-            [x["grad_norm"] for x in logged], rel=1e-4
-        )
+        assert [line[f"{agent}/loss"] for line in lines] == pytest.approx([x["loss"] for x in logged], rel=1e-4)
+        assert [line[f"{agent}/norm"] for line in lines] == pytest.approx([x["grad_norm"] for x in logged], rel=1e-4)
         assert max(x["grad_norm"] for x in logged) > 1, "the gradient is clipped in at least one step"
 
 
@@ -270,7 +272,7 @@ def test_three_steps_of_preference_end_where_trl_does(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: Preference, options: dict[str, Any]
 ) -> None:
     rows, team = rows_of(Preference), team_of(tiny, tmp_path)
-    how = Fit(rate=1e-3, batch=8, epochs=3, warmup=0.0)
+    how = Fit(rate=1e-3, batch=8, epochs=3, warmup=0.0, precision="float32")
     lines = list(fit(tmp_path / "fit", rows, team, AGENTS, LORA, objective, how))
     for agent in AGENTS:
         adapter = team[agent].adapter
@@ -284,11 +286,54 @@ def test_three_steps_of_preference_end_where_trl_does(
         trainer = dpo_trainer(tiny, of(rows, agent), adapter, tmp_path, monkeypatch, **options, **more)
         assert_same_weights(tmp_path / "fit", agent, trl_fit(trainer), adapter)
         logged = [line for line in trainer.state.log_history if "loss" in line]
-        assert [line[f"{agent}/loss"] for line in lines] == pytest.approx(
-            [x["loss"] for x in logged], rel=1e-4
-        )
+        assert [line[f"{agent}/loss"] for line in lines] == pytest.approx([x["loss"] for x in logged], rel=1e-4)
         if objective.loss == "dpo":
             margins = [x["rewards/margins"] for x in logged]
             assert [line[f"{agent}/margin"] for line in lines] == pytest.approx(margins, rel=1e-3, abs=1e-5)
             accuracies = [x["rewards/accuracies"] for x in logged]
             assert [line[f"{agent}/accuracy"] for line in lines] == pytest.approx(accuracies)
+
+
+def texts_of(kind: type[Sft] | type[Preference]) -> list[Row]:
+    """Rows as a server without ids leaves them: messages and text."""
+    messages = [{"role": "system", "content": "You check."}, {"role": "user", "content": "Is 3 * 4 = 12? Say it."}]
+    row: Row = {"agent": "verifier", "messages": messages, "prompt_ids": None}
+    if kind is Sft:
+        return [row | {"completion": f"Yes: {i} times. Answer: {i}", "token_ids": None} for i in range(3)]
+    gone = {"chosen_ids": None, "rejected_ids": None}
+    return [row | {"chosen": f"Yes, {i}", "rejected": f"No, never {i * 7}", **gone} for i in range(3)]
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def test_rows_without_ids_are_tokenised_as_trl_does(tiny: str, tmp_path: Path) -> None:
+    """By the chat template, with the loss on the answer and its stop alone."""
+    renderer = Renderer(tokenizer_of(tiny), tiny)
+    adapter = random_adapter(tiny, tmp_path / "a", 0)
+    rows = texts_of(Sft)
+    data = {"prompt": [row["messages"] for row in rows], "completion": [said(row["completion"]) for row in rows]}
+    sft: Any = SFTTrainer(
+        model=PeftModel.from_pretrained(base_of(tiny), adapter, is_trainable=True),
+        args=SFTConfig(**trl_options(tmp_path)),
+        train_dataset=Dataset.from_dict(data),
+        processing_class=tokenizer_of(tiny),
+    )
+    for row, theirs in zip(rows, sft.train_dataset, strict=True):
+        ours = sft_example(row, renderer)
+        assert [*ours.prompt, *ours.answer] == theirs["input_ids"]
+        assert [-100] * len(ours.prompt) + ours.answer == theirs["labels"]
+    rows = texts_of(Preference)
+    data = {"prompt": [row["messages"] for row in rows]}
+    data |= {side: [said(row[side]) for row in rows] for side in ("chosen", "rejected")}
+    dpo: Any = DPOTrainer(
+        model=PeftModel.from_pretrained(base_of(tiny), adapter, is_trainable=True),
+        args=DPOConfig(**trl_options(tmp_path)),
+        train_dataset=Dataset.from_dict(data),
+        processing_class=tokenizer_of(tiny),
+    )
+    for row, theirs in zip(rows, dpo.train_dataset, strict=True):
+        pair = pair_example(row, renderer)
+        assert pair.chosen.prompt == pair.rejected.prompt == theirs["prompt_ids"]
+        assert (pair.chosen.answer, pair.rejected.answer) == (theirs["chosen_ids"], theirs["rejected_ids"])
