@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.helpers import REPOSITORY
 
 from teamtune import Ask, Completion, Problem, Sampling, Team, by_hand
 from teamtune.credit.tree import backup
@@ -37,7 +38,6 @@ from teamtune.curate.sft import sft_rows
 from teamtune.grading.number import grade
 from teamtune.protocols.pipeline import pipeline, seats
 from teamtune.rollout import episode_rows
-from tests.helpers import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 WRITTEN_ELSEWHERE = ("log.md", "results")  # the notebook and the results quote what committed commands printed

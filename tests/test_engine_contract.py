@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -190,6 +191,28 @@ def test_siblings_share_the_reading_of_their_prompt(brief: str, monkeypatch: pyt
     assert len(set(texts(done[:6]))) == 6
     alone = [embedded(brief, engine.team).generate([one], [seed])[0] for seed, one in enumerate(asks)]
     assert [one.token_ids for one in done] == [one.token_ids for one in alone]
+
+
+def test_padding_moves_no_position(brief: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row counts from 0 at its first token, which matters where positions are not relative."""
+    engine = embedded(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
+    seen: list[tuple[Tensor, Tensor | None]] = []
+    forward = engine.model.forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append((kwargs["position_ids"], kwargs["attention_mask"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(engine.model, "forward", watched)
+    asks = [ask("1?"), ask("1 + 22 + 3?")]
+    sizes = [len(done.prompt_ids or ()) for done in engine.generate(asks, [0, 1])]
+    assert len(set(sizes)) == 2, "one of the two is padded"
+    (read, mask), (stepped, longer) = seen[:2]
+    assert mask is not None and longer is not None
+    assert mask.sum(-1).tolist() == sizes and longer.sum(-1).tolist() == [size + 1 for size in sizes]
+    for row, size in enumerate(sizes):
+        assert read[row, -size:].tolist() == list(range(size))
+    assert stepped.flatten().tolist() == sizes
 
 
 def test_rows_that_have_ended_leave_the_batch(brief: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +405,19 @@ def test_a_new_path_never_answers_with_old_weights(brief: str, adapters: list[st
     engine = embedded(brief)
     for where in (adapters[0], adapters[1], None, adapters[1], adapters[2], adapters[0], None):
         assert answer(engine, where) == fresh[where], where
+
+
+def test_an_adapter_is_read_once(brief: str, tmp_path: Path) -> None:
+    """A path is immutable, so what was loaded from it stays; and a team without it does not lose it."""
+    where = random_adapter(brief, tmp_path / "once", 5)
+    team = Team(brief, (Agent("seat", sampling=GREEDY, adapter=where),))
+    engine = embedded(brief, team)
+    first = engine.generate([ask("2 + 2?", "seat")], [0])
+    shutil.rmtree(where)
+    engine.adopt(Team(brief, (Agent("seat", sampling=GREEDY),)))
+    assert engine.generate([ask("2 + 2?", "seat")], [0]) != first
+    engine.adopt(team)
+    assert engine.generate([ask("2 + 2?", "seat")], [0]) == first
 
 
 def test_two_seats_may_share_one_adapter(brief: str, adapters: list[str]) -> None:

@@ -7,10 +7,13 @@ Errors that the user can mend are one sentence on stderr and exit code 2.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +21,14 @@ import tyro
 import yaml
 from rich.console import Console
 
+from teamtune import __version__
 from teamtune.types import TeamtuneError
 
 T = TypeVar("T")
 USAGE = """teamtune: post-train teams of LLM agents to reason together.
 
   teamtune malt --out DIR       train a generator-verifier-refiner team by MALT and compare it with its baselines
-  teamtune baselines --out DIR  the untrained baselines alone (or those of a trained run: --run DIR)
+  teamtune baselines --out DIR  the untrained baselines alone
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
   teamtune show DIR             what a run holds: stages, counts, the comparison
   teamtune report DIR           write report.md and report.html again
@@ -47,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "show": show,
         "report": report,
     }
+    # A user's own task or script is looked up from where the command is given, and after everything installed.
+    sys.path.append(os.getcwd())
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         if args[0] == "--version":
-            from importlib.metadata import version
-
-            print(version("teamtune"))
+            print(__version__)
             return
         if args[0] not in commands:
             raise TeamtuneError(f"unknown command {args[0]!r}; there are {', '.join(commands)}")
@@ -65,13 +70,14 @@ def command_line(args: Sequence[str]) -> str:
     return shlex.join(["teamtune", *args])
 
 
-def options(kind: type[T], name: str, args: list[str]) -> tuple[T, bool]:
+def options(kind: type[T], name: str, args: list[str], default: T | None = None) -> tuple[T, bool]:
     """The command's options, and whether this is a dry run."""
     args, config = taken(args, "--config")
     dry = "--dry-run" in args
     rest = [arg for arg in args if arg != "--dry-run"]
     from_file = file_arguments(Path(config)) if config else []
-    return tyro.cli(kind, prog=f"teamtune {name}", args=[*from_file, *rest]), dry
+    parse = partial(tyro.cli, kind, prog=f"teamtune {name}", args=[*from_file, *rest])
+    return parse() if default is None else parse(default=default), dry
 
 
 def taken(args: Sequence[str], flag: str) -> tuple[list[str], str | None]:
@@ -98,7 +104,7 @@ def file_arguments(path: Path) -> list[str]:
     try:
         text = path.read_text()
         data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise TeamtuneError(f"{path} is no valid options file: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise TeamtuneError(f"{path} must hold options as key: value, not {type(data).__name__}")
@@ -148,22 +154,38 @@ def baselines(args: list[str]) -> None:
 
 def evaluate(args: list[str]) -> None:
     from teamtune.recipes import evaluation as recipe
+    from teamtune.recipes.plan import evaluation_plan
     from teamtune.report import write_report
 
-    cfg, _ = options(recipe.Evaluation, "eval", args)
+    # What the run was made with is the default, so that an ablation differs in what it names alone.
+    _, run = taken(args, "--run")
+    default = None if run is None else recipe.defaults(Path(run))
+    cfg, dry = options(recipe.Evaluation, "eval", args, default)
+    if dry:
+        print_plan(cfg, evaluation_plan(cfg))
+        return
     finish(write_report(recipe.main(cfg, command_line(["eval", *args])).path))
 
 
 def report(args: list[str]) -> None:
     from teamtune.report import write_report
 
-    finish(write_report(folder_argument("report", args)))
+    if not asks_for_help("report", args, "write report.md and report.html of a run again"):
+        finish(write_report(folder_argument("report", args)))
 
 
 def show(args: list[str]) -> None:
     from teamtune.report import show_run
 
-    show_run(folder_argument("show", args))
+    if not asks_for_help("show", args, "what a run holds: stages, counts, the comparison"):
+        show_run(folder_argument("show", args))
+
+
+def asks_for_help(command: str, args: list[str], what: str) -> bool:
+    if "-h" not in args and "--help" not in args:
+        return False
+    print(f"usage: teamtune {command} DIR\n\n{what}")
+    return True
 
 
 def folder_argument(command: str, args: list[str]) -> Path:

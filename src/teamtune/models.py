@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,19 @@ def device() -> torch.device:
 
     found = PartialState().device
     return found if found is not None else torch.device("cpu")
+
+
+def hub_answers() -> bool:
+    """Whether the model hub is there. Asking once is quicker than the client's retries for each of a model's files."""
+    from huggingface_hub import constants
+
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def native_bfloat16(where: torch.device) -> bool:
@@ -44,6 +59,7 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
 
     `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU. Raises TeamtuneError where the model cannot be had.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -53,10 +69,14 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
     if dtype == "auto":
         dtype = "float32" if where.type == "cpu" else "bfloat16"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+        # Without a hub there may still be a copy in its cache.
+        cached = not Path(path).exists() and not hub_answers()
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=cached)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=cached
+        )
         return model.to(where).eval(), tokenizer
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _explained(name, path, error) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TeamtuneError(

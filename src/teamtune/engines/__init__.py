@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from teamtune.play import Engine
-from teamtune.types import Team, TeamtuneError
+from teamtune.types import Ask, Team, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +23,30 @@ class EngineSpec:
     script: str = ""
     """for the scripted engine: "module:function", called with (ask, seed)"""
 
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise TeamtuneError(f"engine.rows is {self.rows}; it must be 1 or above")
+
 
 def open_engine(spec: EngineSpec, team: Team) -> Engine:
     """An engine for the team's base model. Adapters come with `adopt`."""
     if spec.kind == "scripted":
         from teamtune.engines.scripted import Scripted
 
-        module, _, name = spec.script.partition(":")
-        if not name:
-            raise TeamtuneError(f"the scripted engine needs script='module:function', not {spec.script!r}")
-        return Scripted(getattr(importlib.import_module(module), name))
+        return Scripted(found_script(spec.script))
     from teamtune.engines.transformers import TransformersEngine
     from teamtune.models import load_model
 
     model, tokenizer = load_model(team.model, spec.dtype)
     return TransformersEngine(model, tokenizer, team.model, spec.rows)
+
+
+def found_script(script: str) -> Callable[[Ask, int], str]:
+    """The function that "module:function" names."""
+    module, _, name = script.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise TeamtuneError(
+            f"no function at {script!r} for the scripted engine ({error}); give module:function"
+        ) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
 from teamtune.types import Message, TeamtuneError
+
+MARK = "MARK"
 
 
 class Renderer:
@@ -30,6 +31,15 @@ class Renderer:
         except (TemplateError, ValueError):
             self.folds_system = True
 
+    @property
+    def closing(self) -> int:
+        """The id with which the template closes an assistant's turn (<|im_end|>, <end_of_turn>, ...), else the eos."""
+        chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": MARK}]
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        after = self.tokenizer(text.rpartition(MARK)[2], add_special_tokens=False)["input_ids"]
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        return after[0] if after and after[0] in special else self.tokenizer.eos_token_id
+
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The ids that ask for the next assistant message."""
         return self._ids(folded(messages) if self.folds_system else messages)
@@ -48,19 +58,8 @@ def folded(messages: Sequence[Message]) -> list[Message]:
     return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]
 
 
-def stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """The ids that end a turn: those of the generation config and the tokenizer's own."""
+def stop_ids(model: Any, renderer: Renderer) -> list[int]:
+    """The ids that end a turn: the template's own, those of the generation config, and the tokenizer's."""
     listed = model.generation_config.eos_token_id
-    ids = set(listed if isinstance(listed, list) else [listed])
-    ids.add(tokenizer.eos_token_id)
+    ids = {*(listed if isinstance(listed, list) else [listed]), renderer.tokenizer.eos_token_id, renderer.closing}
     return sorted(i for i in ids if i is not None)
-
-
-def check_adapter(path: str) -> Path:
-    """The adapter folder, if it is one."""
-    folder = Path(path)
-    if not (folder / "adapter_config.json").exists():
-        raise TeamtuneError(f"no adapter in {path!r}: adapter_config.json is missing; train it, or mend the path")
-    if not (folder / "adapter_model.safetensors").exists():
-        raise TeamtuneError(f"adapter {path!r} has no adapter_model.safetensors; only safetensors are read")
-    return folder

@@ -12,8 +12,9 @@ from typing import Any
 
 from peft import PeftModel
 
+from teamtune.adapters import attach
 from teamtune.engines.decode import Decoder, Request
-from teamtune.engines.render import Renderer, check_adapter, stop_ids
+from teamtune.engines.render import Renderer, stop_ids
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
@@ -28,7 +29,7 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer, name)
         self.rows = rows
-        self.stops = stop_ids(model, tokenizer)
+        self.stops = stop_ids(model, self.renderer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self.team: Team | None = None
         self._pending: list[tuple[int, Ask, int]] = []
@@ -39,12 +40,8 @@ class TransformersEngine:
         for agent in team.agents:
             if agent.adapter is None or agent.adapter in self._adapters:
                 continue
-            folder = check_adapter(agent.adapter)
             name = f"a{len(self._adapters)}"
-            if isinstance(self.model, PeftModel):
-                self.model.load_adapter(str(folder), adapter_name=name)
-            else:
-                self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+            self.model = attach(self.model, agent.adapter, name)
             self.model.eval()
             self._adapters[agent.adapter] = name
         self.team = team

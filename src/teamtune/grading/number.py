@@ -14,9 +14,10 @@ from fractions import Fraction
 
 from teamtune.types import Grade, Problem
 
-_NUMBER = r"-?\$?\s?(?:\d[\d,]*\.?\d*|\.\d+)"
+# A minus is a sign only right before its number and not right after another: "10 - 3" and "10-3" end in 3.
+_NUMBER = r"(?:(?<![\w.)])-)?\$?(?:\d[\d,]*\.?\d*|\.\d+)"
 _MARKED = re.compile(rf"answer\s*(?:is|:|=)\s*({_NUMBER})", re.IGNORECASE)
-_ANY = re.compile(rf"(?<![\w.]){_NUMBER}")
+_ANY = re.compile(rf"(?<![\w.])(?:{_NUMBER})")
 
 
 def canonical(text: str) -> str | None:

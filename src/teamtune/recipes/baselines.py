@@ -45,6 +45,7 @@ class Baselines:
 
 
 def main(cfg: Baselines, command: str = "") -> Run:
+    cfg.task.load("test")  # an unknown task stops here, before the run folder is made
     team, seed = Team(cfg.model, seats(cfg.sampling)), cfg.seed + 1_000_003
     with Run(cfg.out, cfg, command) as run:
         alone = play_solo(run, "test/base-solo", cfg.task, team, cfg.engine, 3 * cfg.votes, seed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -22,10 +22,12 @@ from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, check_apart
 from teamtune.types import Sampling, Team, TeamtuneError
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluate the team of a finished run."""
+    """Evaluate the team of a finished run; what is not given is as in that run."""
 
     run: Path
     """the run folder that holds the trained team"""
@@ -61,16 +63,39 @@ def main(cfg: Evaluation, command: str = "") -> Run:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    """The options of a run that trained a team."""
     file = folder / "config.json"
     if not file.exists():
         raise TeamtuneError(f"{str(folder)!r} is no run folder: it holds no config.json")
-    return json.loads(file.read_text())["config"]
+    config = json.loads(file.read_text())["config"]
+    if config.get("__type__") != "Malt":
+        raise TeamtuneError(
+            f"{str(folder)!r} is a run of {config.get('__type__')}, which trains no team; give a malt run"
+        )
+    return config
+
+
+def _of(kind: type[T], stored: dict[str, Any]) -> T:
+    return kind(**{name: value for name, value in stored.items() if name != "__type__"})
+
+
+def defaults(folder: Path) -> Evaluation:
+    """An evaluation with the task, sampling and votes that the run was made with."""
+    config = _config(folder)
+    return Evaluation(
+        run=tyro.MISSING,
+        out=tyro.MISSING,
+        task=_of(TaskSpec, config["task"]),
+        engine=_of(EngineSpec, config["engine"]),
+        sampling=_of(Sampling, config["sampling"]),
+        votes=config["votes"],
+        seed=config["seed"],
+    )
 
 
 def trained_on(folder: Path) -> TaskSpec:
     """The task that a run was trained on."""
-    spec = {k: v for k, v in _config(folder)["task"].items() if k != "__type__"}
-    return TaskSpec(**spec)
+    return _of(TaskSpec, _config(folder)["task"])
 
 
 def rounds_of(folder: Path) -> list[Path]:

@@ -78,6 +78,9 @@ class Malt:
         for name in ("width", "rounds", "votes"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 1 or above")
+        for name in ("sft_cap", "pair_cap"):
+            if getattr(self, name) < 0:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
         if not 0 <= self.threshold < 1:
             raise TeamtuneError(f"threshold is {self.threshold}; it must lie in [0, 1)")
         unknown = [role for role in self.roles if role not in ROLES]
@@ -91,6 +94,8 @@ class Trained:
 
     star: Team
     team: Team
+    alone_tokens: int = 0
+    """those of the generator, which is all that the single agent of STaR was trained on"""
     star_tokens: int = 0
     tokens: int = 0
 
@@ -123,14 +128,15 @@ def train_round(run: Run, cfg: Malt, before: Trained, number: int = 0) -> Traine
     sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
     star = team.adopt({role: str(sft.path / role) for role in roles})
     preferring = [role for role in roles if role != "generator" or cfg.dpo_generator]
+    alone = before.alone_tokens + cfg.sft.epochs * trained_tokens(rows, ["generator"])
     star_tokens = before.tokens + cfg.sft.epochs * trained_tokens(rows)
     if not preferring:
-        return Trained(star, star, star_tokens, star_tokens)
+        return Trained(star, star, alone, star_tokens, star_tokens)
     pairs = run.stage(f"{prefix}pairs", sibling_pairs, turns, values, preferring, cap=cfg.pair_cap, seed=seed)
     enough(pairs, preferring)
     dpo = run.train(f"{prefix}dpo", fit, pairs, star, preferring, cfg.lora, cfg.preference, cfg.dpo, seed)
     final = star.adopt({role: str(dpo.path / role) for role in preferring})
-    return Trained(star, final, star_tokens, star_tokens + cfg.dpo.epochs * trained_tokens(pairs))
+    return Trained(star, final, alone, star_tokens, star_tokens + cfg.dpo.epochs * trained_tokens(pairs))
 
 
 def enough(table: Table, agents: list[str]) -> None:
@@ -156,7 +162,7 @@ def played_systems(run: Run, cfg: Malt, base: Team, done: Trained) -> list[Syste
         systems.append(System("Debate 3x3", talked, votes=1))
         alone, together = solo("test/star-solo", team=done.star), passes("test/star", team=done.star)
         systems += [
-            replace(system, trained_tokens=done.star_tokens)
+            replace(system, trained_tokens=done.alone_tokens if system.played is alone else done.star_tokens)
             for system in alone_and_together("STaR ", alone, together, cfg.votes)
         ]
     malt = passes("test/malt", team=done.team)

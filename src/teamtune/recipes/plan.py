@@ -6,6 +6,7 @@ from typing import Any
 
 from teamtune.credit.tree import hoeffding
 from teamtune.recipes.baselines import Baselines
+from teamtune.recipes.evaluation import Evaluation
 from teamtune.recipes.malt import Malt
 
 Plan = dict[str, Any]
@@ -48,6 +49,14 @@ def test_calls(cfg: Malt) -> int:
 
 def baselines_plan(cfg: Baselines) -> Plan:
     calls = 3 * cfg.votes + 3 * cfg.votes + cfg.debaters**2
+    return {
+        "test generations": calls * cfg.task.test,
+        "generated tokens at most": calls * cfg.task.test * cfg.sampling.max_tokens,
+    }
+
+
+def evaluation_plan(cfg: Evaluation) -> Plan:
+    calls = len(cfg.roles) * cfg.votes
     return {
         "test generations": calls * cfg.task.test,
         "generated tokens at most": calls * cfg.task.test * cfg.sampling.max_tokens,

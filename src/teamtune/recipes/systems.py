@@ -172,11 +172,7 @@ def _measured(system: System) -> tuple[dict[str, float], list[Row]]:
     return scores(turns, system.played.grades.rows(), system.votes), turns
 
 
-def trained_tokens(*tables: Table) -> int:
-    """Target tokens that the rows of these tables hold: answers of SFT rows, both answers of pairs."""
-    total = 0
-    for table in tables:
-        for row in table.rows():
-            for column in ("token_ids", "chosen_ids", "rejected_ids"):
-                total += len(row.get(column) or ())
-    return total
+def trained_tokens(table: Table, agents: Sequence[str] = ()) -> int:
+    """Target tokens in the rows of the agents (none named: of all): answers of SFT rows, both answers of pairs."""
+    rows = [row for row in table.rows() if not agents or row["agent"] in agents]
+    return sum(len(row.get(column) or ()) for row in rows for column in ("token_ids", "chosen_ids", "rejected_ids"))

@@ -22,12 +22,14 @@ def find(name: str) -> ModuleType:
     unknown = TeamtuneError(
         f"unknown task {name!r}; built in are {', '.join(BUILT_IN)}, or give the path of your own module"
     )
-    if name not in BUILT_IN and "." not in name:
+    if name not in BUILT_IN and not all(part.isidentifier() for part in name.split(".")):
         raise unknown
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        raise unknown from error
+        if error.name and (path == error.name or path.startswith(f"{error.name}.")):
+            raise unknown from error
+        raise TeamtuneError(f"task {name!r} cannot be imported: {error}; install what it needs") from error
     for needed in ("load", "grade"):
         if not hasattr(module, needed):
             raise TeamtuneError(f"task {name!r} has no function {needed!r}; see docs/guides/add-a-task.md")

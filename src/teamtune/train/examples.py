@@ -44,7 +44,7 @@ def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer) 
     tokenizer = renderer.tokenizer
     answer = tokenizer(text, add_special_tokens=False)["input_ids"]
     prompt = renderer.prompt([Message(m["role"], m["content"]) for m in row["messages"]])
-    return Example(prompt, [*answer, tokenizer.eos_token_id])
+    return Example(prompt, [*answer, renderer.closing])
 
 
 def sft_example(row: Row, renderer: Renderer) -> Example:

@@ -67,6 +67,8 @@ class Fit:
         for name in ("rate", "epochs", "batch", "clip", "micro_tokens", "save_every"):
             if getattr(self, name) <= 0:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.warmup <= 1:
+            raise TeamtuneError(f"warmup is {self.warmup}; it is a share of the steps and must lie in [0, 1]")
 
 
 Metrics = dict[str, float | int | str]

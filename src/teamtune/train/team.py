@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from teamtune.engines.render import check_adapter
+from teamtune.adapters import attach
 from teamtune.models import load_model
 from teamtune.types import Team, TeamtuneError
 
@@ -75,11 +75,7 @@ class TeamModel:
         for agent in agents:
             adapter = team[agent].adapter
             if adapter is not None:
-                check_adapter(adapter)
-                if model is None:
-                    model = PeftModel.from_pretrained(base, adapter, adapter_name=agent, is_trainable=True)
-                else:
-                    model.load_adapter(adapter, adapter_name=agent, is_trainable=True)
+                model = attach(base if model is None else model, adapter, agent, trainable=True)
                 continue
             with torch.random.fork_rng():
                 torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{agent}".encode()).digest()[:6], "big"))

@@ -1,0 +1,5 @@
+"""`python -m teamtune` is `teamtune`."""
+
+from teamtune.cli import main
+
+main()
