@@ -245,9 +245,7 @@ def test_a_lower_cap_keeps_a_part_of_the_pairs() -> None:
 @pytest.mark.parametrize("curate", [sft_rows, sibling_pairs])
 def test_errors_name_the_thing_and_the_fix(curate: Any) -> None:
     turn = turn_row(0, [], "8", "q")
-    with pytest.raises(
-        TeamtuneError, match="'critic' has no turns to train on; name agents of these: generator"
-    ):
+    with pytest.raises(TeamtuneError, match="'critic' has no turns to train on; name agents of these: generator"):
         curate([turn], [value_row(turn, 1.0)], ["critic"])
     with pytest.raises(TeamtuneError, match="problem 'p' take 0 turn 0 has no value"):
         curate([turn], [], ["generator"])

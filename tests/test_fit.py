@@ -60,9 +60,7 @@ def weights(folder: Path, agent: str) -> dict[str, torch.Tensor]:
     return load_file(folder / agent / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize(
-    "objective", [Sft(), Preference(beta=0.2), Preference(loss="ipo"), Preference(nll=0.5)]
-)
+@pytest.mark.parametrize("objective", [Sft(), Preference(beta=0.2), Preference(loss="ipo"), Preference(nll=0.5)])
 def test_joint_equals_separate(tiny: str, tmp_path: Path, objective: Sft | Preference) -> None:
     counts = {"generator": 7, "verifier": 12, "refiner": 5}
     rows = sft_rows(counts) if isinstance(objective, Sft) else pair_rows(counts)
@@ -83,27 +81,17 @@ def test_every_trained_tensor_moves_and_the_base_does_not(tiny: str, tmp_path: P
     before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     from teamtune.train.fit import fit_model
 
-    list(
-        fit_model(
-            tmp_path, model, sft_rows(dict.fromkeys(AGENTS, 8)), Sft(), Fit(rate=1e-2, batch=4, epochs=2)
-        )
-    )
+    list(fit_model(tmp_path, model, sft_rows(dict.fromkeys(AGENTS, 8)), Sft(), Fit(rate=1e-2, batch=4, epochs=2)))
     for name, p in model.model.named_parameters():
         moved = not torch.equal(before[name], p.detach())
         assert moved == ("lora_" in name), name
 
 
 def test_dpo_starts_at_ln_2_exactly(tiny: str, tmp_path: Path) -> None:
-    list(
-        fit(
-            tmp_path / "sft", sft_rows({"verifier": 8}), team(tiny), ["verifier"], LORA, Sft(), Fit(rate=1e-2)
-        )
-    )
+    list(fit(tmp_path / "sft", sft_rows({"verifier": 8}), team(tiny), ["verifier"], LORA, Sft(), Fit(rate=1e-2)))
     trained = team(tiny).adopt({"verifier": str(tmp_path / "sft" / "verifier")})
     rows = pair_rows({"verifier": 11})
-    lines = list(
-        fit(tmp_path / "dpo", rows, trained, ["verifier"], LORA, Preference(), Fit(rate=1e-2, batch=4))
-    )
+    lines = list(fit(tmp_path / "dpo", rows, trained, ["verifier"], LORA, Preference(), Fit(rate=1e-2, batch=4)))
     assert lines[0]["verifier/loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert lines[0]["verifier/margin"] == 0
     assert lines[-1]["verifier/loss"] != pytest.approx(math.log(2), abs=1e-3)
@@ -126,9 +114,7 @@ def test_a_fit_that_breaks_off_ends_the_same(tiny: str, tmp_path: Path, objectiv
         assert got == pytest.approx(want, rel=1e-4, abs=1e-5)
     for agent in names:
         for name, tensor in weights(tmp_path / "whole", agent).items():
-            torch.testing.assert_close(
-                weights(tmp_path / "broken", agent)[name], tensor, rtol=1e-4, atol=1e-6
-            )
+            torch.testing.assert_close(weights(tmp_path / "broken", agent)[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_accumulation_is_exact(tiny: str, tmp_path: Path) -> None:
@@ -146,16 +132,12 @@ def test_accumulation_is_exact(tiny: str, tmp_path: Path) -> None:
             )
         )
     for name, tensor in weights(tmp_path / "one", "generator").items():
-        torch.testing.assert_close(
-            weights(tmp_path / "eight", "generator")[name], tensor, rtol=1e-3, atol=1e-5
-        )
+        torch.testing.assert_close(weights(tmp_path / "eight", "generator")[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_an_agent_without_rows_stops_the_fit(tiny: str, tmp_path: Path) -> None:
     with pytest.raises(TeamtuneError, match="no rows to train refiner"):
-        list(
-            fit(tmp_path, sft_rows({"verifier": 3}), team(tiny), ["verifier", "refiner"], LORA, Sft(), Fit())
-        )
+        list(fit(tmp_path, sft_rows({"verifier": 3}), team(tiny), ["verifier", "refiner"], LORA, Sft(), Fit()))
 
 
 def test_a_missing_adapter_is_named(tiny: str, tmp_path: Path) -> None:

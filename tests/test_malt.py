@@ -157,12 +157,15 @@ def test_the_comparison_has_every_system_at_its_number_of_calls(whole: Path) -> 
         assert row["n"] == 3 and 0 <= row["accuracy"] <= 1
         assert row["completion_tokens"] <= 10 * row["calls"] and row["prompt_tokens"] > 10 * row["calls"]
         assert row["diff"] == pytest.approx(table["MALT + MV@3"]["accuracy"] - row["accuracy"])
-    sft_tokens = sum(len(row["token_ids"]) for row in rows(whole, "sft-rows"))
+    sft = Counter[str]()
+    for row in rows(whole, "sft-rows"):
+        sft[row["agent"]] += len(row["token_ids"])
     pair_tokens = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows(whole, "pairs"))
     trained = {name: row["trained_tokens"] for name, row in table.items()}
     assert trained["MA"] == trained["Debate 3x3"] == 0
-    assert trained["STaR MA"] == trained["STaR SA"] == sft_tokens
-    assert trained["MALT + MV@3"] == trained["MALT, one pass"] == sft_tokens + pair_tokens
+    assert trained["STaR SA"] == trained["STaR SA + MV@9"] == sft["generator"], "one agent alone is the generator"
+    assert trained["STaR MA"] == trained["STaR MA + MV@3"] == sft.total()
+    assert trained["MALT + MV@3"] == trained["MALT, one pass"] == sft.total() + pair_tokens
 
 
 def test_systems_with_votes_use_the_same_answers_as_without(whole: Path) -> None:
@@ -293,6 +296,21 @@ def test_eval_plays_the_trained_team(whole: Path, tmp_path: Path) -> None:
     assert [turn["token_ids"] for turn in mine] == [turn["token_ids"] for turn in theirs]
     own = {row["system"]: row for row in rows(whole, "comparison")}
     assert table[1]["accuracy"] == own["MALT + MV@3"]["accuracy"]
+
+
+def test_eval_takes_what_is_not_given_from_the_run(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that an ablation differs from the run in what it names alone."""
+    arguments = ["eval", "--run", str(whole), "--out", str(tmp_path / "eval"), "--sampling.top-k", "7"]
+    command([*arguments, "--dry-run"])
+    found = json.loads(capsys.readouterr().out)
+    recorded = json.loads((whole / "config.json").read_text())["config"]
+    for name in ("task", "engine", "votes", "seed"):
+        assert found["options"][name] == recorded[name]
+    assert found["options"]["sampling"] == recorded["sampling"] | {"top_k": 7}
+    assert found["plan"]["test generations"] == 3 * 9
+    assert not (tmp_path / "eval").exists()
 
 
 def test_eval_puts_seats_back_to_the_base(whole: Path, tmp_path: Path) -> None:

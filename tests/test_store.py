@@ -197,9 +197,7 @@ def test_work_that_returns_none_is_its_folder(run):
 def test_config_is_recorded_and_held_to(tmp_path):
     Run(tmp_path / "run", Options(out=str(tmp_path / "run")), "teamtune x").close()
     record = json.loads((tmp_path / "run/config.json").read_text())
-    assert (
-        record["config"]["inner"] == {"__type__": "Inner", "lr": 0.1} and record["config"]["out"] == "run:."
-    )
+    assert record["config"]["inner"] == {"__type__": "Inner", "lr": 0.1} and record["config"]["out"] == "run:."
     assert record["command"] == "teamtune x" and {"python", "pyarrow"} <= set(record["versions"])
     Run(tmp_path / "run", Options(out=str(tmp_path / "run"))).close()
     with pytest.raises(TeamtuneError, match=r"config\.width: 3 -> 4; config\.inner\.lr: 0\.1 -> 0\.2.*--out"):
@@ -236,9 +234,7 @@ def test_a_file_in_the_way(tmp_path, place):
         Run(tmp_path / place, Options())
 
 
-HOLD = (
-    "import sys; from teamtune.store import Run; r = Run(sys.argv[1], {}); print('held', flush=True); input()"
-)
+HOLD = "import sys; from teamtune.store import Run; r = Run(sys.argv[1], {}); print('held', flush=True); input()"
 TRY = "import sys; from teamtune.store import Run; Run(sys.argv[1], {})"
 
 

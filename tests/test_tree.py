@@ -160,9 +160,7 @@ def test_permuting_siblings_permutes_outputs_only(
 
 
 @given(branch=st.integers(1, 3), scores=st.lists(st.integers(0, 1), min_size=27, max_size=27))
-def test_the_mean_of_leaves_is_the_mean_of_children_where_branching_is_uniform(
-    branch: int, scores: list[int]
-) -> None:
+def test_the_mean_of_leaves_is_the_mean_of_children_where_branching_is_uniform(branch: int, scores: list[int]) -> None:
     drawn = iter(scores)
     leaves = [[[next(drawn) for _ in range(branch)] for _ in range(branch)] for _ in range(branch)]
     values = backup(*malt_tree(leaves))
