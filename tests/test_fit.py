@@ -142,5 +142,5 @@ def test_an_agent_without_rows_stops_the_fit(tiny: str, tmp_path: Path) -> None:
 
 def test_a_missing_adapter_is_named(tiny: str, tmp_path: Path) -> None:
     gone = team(tiny).adopt({"verifier": str(tmp_path / "gone")})
-    with pytest.raises(TeamtuneError, match="no adapter in .*gone"):
+    with pytest.raises(TeamtuneError, match=r"no adapter in .*gone"):
         list(fit(tmp_path, sft_rows({"verifier": 3}), gone, ["verifier"], LORA, Sft(), Fit()))

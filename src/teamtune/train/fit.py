@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,7 +83,7 @@ def fit(
     objective: Objective,
     options: Fit,
     seed: int = 0,
-) -> Iterator[Metrics]:
+) -> Generator[Metrics, None, None]:
     """Train the agents on their rows, yielding a line of metrics a step, and leave their adapters in `folder`."""
     model = TeamModel.open(team, agents, lora, seed)
     return fit_model(folder, model, rows, objective, options, seed)
@@ -91,7 +91,7 @@ def fit(
 
 def fit_model(
     folder: Path, model: TeamModel, rows: Sequence[Row], objective: Objective, options: Fit, seed: int = 0
-) -> Iterator[Metrics]:
+) -> Generator[Metrics, None, None]:
     """`fit` with a model that is in memory."""
     items = items_of(rows, model, objective)
     schedules = {agent: schedule(len(items[agent]), options, seed, agent) for agent in model.agents}
