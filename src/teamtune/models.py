@@ -46,6 +46,8 @@ def native_bfloat16(where: torch.device) -> bool:
 def model_path(name: str) -> str:
     """Where the model is: "house" is the one that ships with the package."""
     if name == "house":
+        if not HOUSE.exists():
+            raise TeamtuneError("the house model is not in this installation; python -m teamtune.house build makes it")
         return str(HOUSE)
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     path = Path(name).expanduser()

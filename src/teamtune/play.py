@@ -143,7 +143,7 @@ class Answered:
 
 
 def waves(lives: Iterable[Live], engine: Engine, run_seed: int, at_once: int = 4096) -> Iterator[list[Answered]]:
-    """Lock-step driver: gathers what all episodes wait for, up to `at_once` asks, and sends it as one batch."""
+    """Lock-step driver: gathers what episodes wait for, until there are `at_once` asks, and sends it as one batch."""
     active = [live for live in lives if live.answer is None]
     while active:
         owed: list[tuple[Live, int, Ask]] = []

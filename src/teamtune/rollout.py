@@ -2,7 +2,8 @@
 
 While it runs, every answered batch is appended to `log.jsonl` in the stage's folder. After a kill the logged turns are
 fed back into their plays, and only what is missing is generated; since every ask's seed depends on its place alone, the
-table is the same as that of an unbroken run.
+table is the same as that of an unbroken run. (With the rolling driver an engine may meet the asks in other batches
+after a kill; log-probabilities may then differ in the last digits, as they do between any two batchings.)
 """
 
 from __future__ import annotations

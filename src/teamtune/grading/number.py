@@ -30,8 +30,8 @@ def canonical(text: str) -> str | None:
 
 def extract(text: str) -> str | None:
     """The number a response settles on, in canonical form; None where it holds none."""
-    marked = _MARKED.findall(text)
-    found = marked or _ANY.findall(text)
+    plain = text.replace("\N{MINUS SIGN}", "-")
+    found = _MARKED.findall(plain) or _ANY.findall(plain)
     return canonical(found[-1]) if found else None
 
 
