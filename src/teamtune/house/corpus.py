@@ -27,12 +27,12 @@ from teamtune.types import Message, Problem, assistant, user
 
 Kind = Literal["drill", "solve", "verify", "refine", "debate", "summed", "summarise", "discuss"]
 SHARES: dict[Kind, float] = {
-    "solve": 0.34,
-    "verify": 0.27,
+    "solve": 0.30,
+    "verify": 0.30,
     "refine": 0.20,
     "debate": 0.07,
     "summed": 0.03,
-    "summarise": 0.04,
+    "summarise": 0.05,
     "discuss": 0.05,
 }
 DRILLER = "You work out calculations."
@@ -77,8 +77,8 @@ def document(seed: int, index: int) -> Document:
         system = rng.choice([pipeline.GENERATOR, pipeline.GENERATOR, debate.DEBATER])
         return _doc(kind, system, *pipeline.generate(problem), assistant(written(own)))
     if kind == "verify":
-        # A critic meets more wrong solutions than right ones: half of the time a careless author's.
-        own = solve(rng, subject, 0.14) if rng.random() < 0.3 else own
+        # A critic learns most from wrong solutions, so half of those it sees are by a very careless author.
+        own = solve(rng, subject, 0.2) if rng.random() < 0.5 else own
         found = critique(rng, own)
         return _doc(kind, pipeline.VERIFIER, *pipeline.verify(problem, written(own)), assistant(found.text))
     if kind == "refine":

@@ -1,8 +1,8 @@
 """The corpus's critics, refiners, debaters and summarisers.
 
 A careful critic redoes one step at a time in more detail than any solver writes ("14 * 9 = 10 * 9 + 4 * 9 = 90 + 36 =
-126, not 136"), goes on with the corrected number after a mistake, and closes with a verdict and an answer. A quick one
-redoes the steps as a solver would; a glance only says what it feels like.
+126. It says 136, wrong."), goes on with the corrected number after a mistake, and closes with a verdict and an answer.
+A quick one redoes the steps as a solver would; a glance only says what it feels like.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamtune.house.authors import Subject, Work, attempt, care, equation, follow, slip, solve, written
+from teamtune.house.authors import Done, Subject, Work, attempt, care, equation, follow, slip, solve, written
 from teamtune.tasks.plan import Op, Plan, results, value
 
 CRITICS = (("careful", 0.6), ("quick", 0.22), ("glance", 0.18))
@@ -93,10 +93,15 @@ def _true_answer(subject: Subject) -> int:
 
 
 def _redo(rng: random.Random, work: Work, rate: float, careful: bool) -> Critique:
-    """Go through the solution step by step. A quick critic overlooks a flaw of the plan half of the time."""
+    """Go through the solution step by step: what the problem asks for, what comes out, what the solution says.
+
+    A quick critic overlooks a flaw of an expression's plan half of the time.
+    """
     lines: list[str] = []
     plan, aligned = work.plan, True
-    if work.flaw and (careful or rng.random() < 0.5):
+    if work.subject.terms is None:
+        plan = work.subject.plan
+    elif work.flaw and (careful or rng.random() < 0.5):
         lines.append(work.flaw)
         plan, aligned = work.subject.plan, False
     found: list[int] = []
@@ -107,24 +112,31 @@ def _redo(rng: random.Random, work: Work, rate: float, careful: bool) -> Critiqu
             z = slip(rng, z)
         found.append(z)
         shown = detail(step.op, x, y) if careful else f"{x} {step.op} {y} = "
-        line, aligned = _judged(f"{shown}{z}", work, k, (x, y, z), aligned)
+        because = f"{step.why}: " if step.why and careful else ""
+        line, aligned = _judged(f"{because}{shown}{z}", work, k, Done(step.op, x, y, z), aligned)
         lines.append(line)
-    right = found[-1] == work.answer and not (work.flaw and plan is not work.plan)
+    right = found[-1] == work.answer and aligned
     numbered = [f"{k}. {line}" for k, line in enumerate(lines, 1)]
     close = f"Verdict: {'right' if right else 'wrong'}.\nAnswer: {found[-1]}"
     return Critique("\n".join([*numbered, close]), right, dict(enumerate(found)), plan, found[-1])
 
 
-def _judged(shown: str, work: Work, k: int, mine: tuple[int, int, int], aligned: bool) -> tuple[str, bool]:
-    """One line of a critique, and whether the solution still agrees with the critic after it."""
+def _judged(shown: str, work: Work, k: int, mine: Done, aligned: bool) -> tuple[str, bool]:
+    """One line of a critique, and whether the solution still agrees with the critic after it.
+
+    The critic quotes the solution beside its own result before it judges: "= 126. It says 136, wrong."
+    """
     if not aligned:
         return f"{shown}.", False
+    if k >= len(work.done):
+        return f"{shown}. It stops before this, wrong.", False
     done = work.done[k]
-    if (done.x, done.y) != mine[:2] and work.style != "rewrite":
-        return f"{shown}, with {mine[1]}, not {done.y}.", False
-    if done.z != mine[2]:
-        return f"{shown}, not {done.z}.", False
-    return f"{shown}, right.", True
+    # Rewriting shows results alone; its operands cannot be quoted.
+    if (done.op, done.x, done.y) != (mine.op, mine.x, mine.y) and work.style != "rewrite":
+        return f"{shown}. It says {equation(done)}, wrong.", False
+    if done.z != mine.z:
+        return f"{shown}. It says {done.z}, wrong.", False
+    return f"{shown}. It says {done.z}, right.", True
 
 
 # ---- refiners --------------------------------------------------------------------------------------------------------
@@ -181,7 +193,7 @@ def _checked(rng: random.Random, own: Work, everyone: Sequence[Work]) -> str:
     found = critique(rng, own, "careful")
     if found.right:
         return f"I checked my steps. They are right.\n{written(own)}"
-    wrong = next((line for line in found.text.split("\n") if ", not " in line or not line.endswith("right.")), "")
+    wrong = next((line for line in found.text.split("\n") if line.endswith("wrong.")), "")
     return f"I find a mistake in mine. {wrong[3:]}\n{refinement(rng, own, found, 'follow')}"
 
 
