@@ -31,7 +31,7 @@ TOKENIZER_DOCUMENTS = range(10**9, 10**9 + 20_000)
 class Build:
     """Options of a build; the defaults are those of the shipped model."""
 
-    steps: int = 4800
+    steps: int = 6000
     tokens: int = 8_192
     """ids a step, padding included"""
     longest: int = 640
