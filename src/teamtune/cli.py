@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from teamtune import __version__
+from teamtune.store import Run
 from teamtune.types import TeamtuneError
 
 T = TypeVar("T")
@@ -131,40 +132,43 @@ def _arguments(data: Mapping[str, Any], prefix: str) -> list[str]:
 def malt(args: list[str]) -> None:
     from teamtune.recipes import malt as recipe
     from teamtune.recipes.plan import malt_plan
-    from teamtune.report import write_report
 
-    cfg, dry = options(recipe.Malt, "malt", args)
-    if dry:
-        print_plan(cfg, malt_plan(cfg))
-        return
-    finish(write_report(recipe.main(cfg, command_line(["malt", *args])).path))
+    run_recipe("malt", args, recipe.Malt, recipe.main, malt_plan)
 
 
 def baselines(args: list[str]) -> None:
     from teamtune.recipes import baselines as recipe
     from teamtune.recipes.plan import baselines_plan
-    from teamtune.report import write_report
 
-    cfg, dry = options(recipe.Baselines, "baselines", args)
-    if dry:
-        print_plan(cfg, baselines_plan(cfg))
-        return
-    finish(write_report(recipe.main(cfg, command_line(["baselines", *args])).path))
+    run_recipe("baselines", args, recipe.Baselines, recipe.main, baselines_plan)
 
 
 def evaluate(args: list[str]) -> None:
     from teamtune.recipes import evaluation as recipe
     from teamtune.recipes.plan import evaluation_plan
-    from teamtune.report import write_report
 
     # What the run was made with is the default, so that an ablation differs in what it names alone.
     _, run = taken(args, "--run")
     default = None if run is None else recipe.defaults(Path(run))
-    cfg, dry = options(recipe.Evaluation, "eval", args, default)
+    run_recipe("eval", args, recipe.Evaluation, recipe.main, evaluation_plan, default)
+
+
+def run_recipe(
+    name: str,
+    args: list[str],
+    kind: type[T],
+    recipe: Callable[[T, str], Run],
+    plan: Callable[[T], Mapping[str, Any]],
+    default: T | None = None,
+) -> None:
+    """Read the options, then print the plan (a dry run) or do the work and write the report."""
+    from teamtune.report import write_report
+
+    cfg, dry = options(kind, name, args, default)
     if dry:
-        print_plan(cfg, evaluation_plan(cfg))
+        print_plan(cfg, plan(cfg))
         return
-    finish(write_report(recipe.main(cfg, command_line(["eval", *args])).path))
+    finish(write_report(recipe(cfg, command_line([name, *args])).path))
 
 
 def report(args: list[str]) -> None:

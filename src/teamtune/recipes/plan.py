@@ -17,7 +17,7 @@ def malt_plan(cfg: Malt) -> Plan:
     n, problems = cfg.width, cfg.task.train
     per_problem = n + n**2 + n**3
     training = cfg.rounds * problems * per_problem
-    testing = cfg.task.test * test_calls(cfg)
+    testing = cfg.task.test * calls_a_test_problem(cfg)
     dpo = {"verifier": n, "refiner": n**2} | ({"generator": 1} if cfg.dpo_generator else {})
     most = (n // 2) * (n - n // 2)  # pairs of one sibling group at the most
     pairs = sum(groups for role, groups in dpo.items() if role in cfg.roles) * most
@@ -39,7 +39,7 @@ def _uninformative(width: int) -> str:
     return " (uninformative: the value itself lies in [0, 1])" if hoeffding(width * width, nodes=width) > 0.25 else ""
 
 
-def test_calls(cfg: Malt) -> int:
+def calls_a_test_problem(cfg: Malt) -> int:
     """Calls a test problem over all systems that the run compares."""
     pass_calls, alone = 3 * cfg.votes, 3 * cfg.votes
     sets = {"none": 0, "base": 1, "all": 2}[cfg.baselines]
