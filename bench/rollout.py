@@ -1,6 +1,6 @@
 """Generated tokens per second: our engine beside a bare `model.generate`, same model, prompts and machine, in one run.
 
-    python bench/rollout.py [--model house] [--problems 256] [--repeats 3]
+    python bench/rollout.py [--model house] [--problems 64] [--repeats 3]
 
 Three kinds of asks, as a MALT tree has them: generators (width copies of each prompt), verifiers, refiners. The bare
 side is `generate(do_sample=True)` on the same batches (the same rows in the same order, padded on the left), which is

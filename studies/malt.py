@@ -20,10 +20,12 @@ import tyro
 import yaml
 
 from teamtune.cli import file_arguments
-from teamtune.evaluate import over_seeds
+from teamtune.evaluate import estimate, over_seeds, paired_bootstrap
 from teamtune.recipes import evaluation, malt
+from teamtune.recipes.systems import scores
 from teamtune.report import write_report
 from teamtune.store import read_table
+from teamtune.tasks import TaskSpec
 from teamtune.types import Row
 
 SETTINGS = Path(__file__).with_name("malt.yaml")
@@ -38,155 +40,214 @@ class Study:
     task: str = ""
     """run this task's experiments; empty: run nothing"""
     seeds: tuple[int, ...] = (0, 1, 2)
+    ablation_test: int = 400
+    """test problems of an ablation that trains nothing: the first ones of the main run's"""
     write: Path | None = None
     """write the tables of the finished runs to this file"""
 
 
 def settings(task: str, seed: int, out: Path) -> malt.Malt:
+    """The main run of a seed, which also chooses the problems."""
     args = file_arguments(SETTINGS)
     cfg = tyro.cli(malt.Malt, args=[*args, "--task", task, "--out", str(out), "--seed", str(seed)])
     return replace(cfg, task=replace(cfg.task, data_seed=seed))
 
 
-def evaluations(cfg: malt.Malt, folder: Path) -> Iterator[tuple[str, evaluation.Evaluation]]:
-    """The ablations that need no training of their own, on the run in `folder`."""
+def main_folder(study: Study, task: str, seed: int) -> Path:
+    return study.out / f"malt-{task}-{seed}"
+
+
+def ablation_folder(study: Study, task: str, seed: int, name: str) -> Path:
+    slug = "".join(c if c.isalnum() else "-" for c in name.lower())
+    return study.out / f"malt-{task}-{seed}-{slug}"
+
+
+def evaluations(cfg: malt.Malt, task: TaskSpec) -> Iterator[tuple[str, evaluation.Evaluation]]:
+    """The ablations that need no training of their own, on the run of `cfg`."""
     base = evaluation.Evaluation(
-        run=cfg.out, out=folder, task=cfg.task, engine=cfg.engine, sampling=cfg.sampling, votes=cfg.votes, seed=cfg.seed
+        cfg.out, cfg.out, task=task, engine=cfg.engine, sampling=cfg.sampling, votes=cfg.votes, seed=cfg.seed
     )
     for seat in ("generator", "verifier", "refiner"):
         yield f"{seat} untrained", replace(base, untrained=(seat,))
     for roles in ("G", "GV", "GR"):
         yield f"roles {roles}", replace(base, roles=roles)
-    yield "no DPO (STaR)", replace(base, stage="sft")
-    harder = replace(cfg.task, level=HARDER[cfg.task.task])
-    yield f"harder level {harder.level}", replace(base, task=harder)
-    yield (
-        f"harder level {harder.level}, untrained",
-        replace(base, task=harder, untrained=("generator", "verifier", "refiner")),
+
+
+def harder(cfg: malt.Malt, task: TaskSpec) -> Iterator[tuple[str, evaluation.Evaluation]]:
+    """The trained and the untrained team on a level that the run was not trained on."""
+    base = evaluation.Evaluation(
+        cfg.out,
+        cfg.out,
+        task=replace(task, level=HARDER[cfg.task.task]),
+        engine=cfg.engine,
+        sampling=cfg.sampling,
+        votes=cfg.votes,
+        seed=cfg.seed,
     )
+    yield "harder level", base
+    yield "harder level, untrained", replace(base, untrained=("generator", "verifier", "refiner"))
 
 
 def trainings(cfg: malt.Malt) -> Iterator[tuple[str, malt.Malt]]:
     """The ablations that train again, on the same tree of turns."""
-    yield "threshold 0.3", replace(cfg, threshold=0.3, baselines="none")
-    yield "threshold 0.7", replace(cfg, threshold=0.7, baselines="none")
-    yield "generator by DPO too", replace(cfg, dpo_generator=True, baselines="none")
+    again = replace(cfg, baselines="none")
+    yield "threshold 0.3", replace(again, threshold=0.3)
+    yield "threshold 0.7", replace(again, threshold=0.7)
+    yield "generator by DPO too", replace(again, dpo_generator=True)
 
 
-def run(study: Study, task: str, seed: int) -> None:
-    main_folder = study.out / f"malt-{task}-{seed}"
-    cfg = settings(task, seed, main_folder)
-    malt.main(cfg, f"studies/malt.py --task {task} --seeds {seed}")
-    write_report(main_folder)
-    for name, ablation in evaluations(cfg, main_folder):
-        out = study.out / f"{main_folder.name}-{slug(name)}"
+def run_main(study: Study, task: str, seed: int) -> None:
+    folder = main_folder(study, task, seed)
+    malt.main(settings(task, seed, folder), f"studies/malt.py --task {task} --seeds {seed}")
+    write_report(folder)
+
+
+def run_ablations(study: Study, task: str, seed: int) -> None:
+    source = main_folder(study, task, seed)
+    cfg = settings(task, seed, source)
+    fewer = replace(cfg.task, test=study.ablation_test)
+    for name, ablation in [*evaluations(cfg, fewer), *harder(cfg, fewer)]:
+        out = ablation_folder(study, task, seed, name)
         evaluation.main(replace(ablation, out=out), f"studies/malt.py: {name}")
     for name, ablation in trainings(cfg):
-        out = study.out / f"{main_folder.name}-{slug(name)}"
+        out = ablation_folder(study, task, seed, name)
         for stage in ("turns", "grades"):  # sealed by their inputs, which are the same
             if not (out / stage).exists():
-                shutil.copytree(main_folder / stage, out / stage)
+                shutil.copytree(source / stage, out / stage)
         malt.main(replace(ablation, out=out), f"studies/malt.py: {name}")
 
 
-def slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name.lower())
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def comparison(folder: Path) -> list[Row] | None:
     return read_table(folder / "comparison").rows() if (folder / "comparison" / "DONE.json").exists() else None
 
 
-def mean_rows(tables: list[list[Row]]) -> list[Row]:
-    """One row a system: means over seeds, the standard deviation over seeds, and the pooled standard error."""
+def over_runs(tables: list[list[Row]]) -> list[Row]:
+    """One row a system: mean and standard deviation over seeds, and the error of the mean over problems.
+
+    Seeds have problems of their own, so variances add up; so do those of the intervals of the differences.
+    """
     rows = []
     for same in zip(*tables, strict=True):
-        spread = over_seeds([row["accuracy"] for row in same])
         count = len(same)
-        pooled = sum(row["se"] ** 2 for row in same) ** 0.5 / count
         mean = lambda key, same=same, count=count: sum(row[key] for row in same) / count  # noqa: E731
-        columns = ("calls", "prompt_tokens", "completion_tokens", "trained_tokens", "diff", "low", "high")
+        accuracies = [row["accuracy"] for row in same]
+        half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / count
+        columns = ("accuracy", "calls", "prompt_tokens", "completion_tokens", "trained_tokens", "diff")
         rows.append(
             {
                 "system": same[0]["system"],
-                "accuracy": spread.mean,
-                "std": spread.std,
-                "se": pooled,
+                "std": over_seeds(accuracies).std if count > 1 else None,
+                "se": sum(row["se"] ** 2 for row in same) ** 0.5 / count,
                 "n": sum(row["n"] for row in same),
+                "half": half,
                 **{key: mean(key) for key in columns},
             }
         )
     return rows
 
 
-def markdown(rows: list[Row]) -> list[str]:
-    head = (
+def percent(value: float | None, form: str = ".1f") -> str:
+    return "" if value is None else format(100 * value, form)
+
+
+def table(head: str, rows: list[str]) -> list[str]:
+    return [head, "|" + " --- |" * (head.count("|") - 1), *rows, ""]
+
+
+def main_table(rows: list[Row]) -> list[str]:
+    return table(
         "| system | accuracy % | SE | std over seeds | n | calls | prompt tokens | completion tokens "
-        "| tokens trained | trained team minus this |"
-    )
-    lines = [head, "|" + " --- |" * 10]
-    for r in rows:
-        lines.append(
-            f"| {r['system']} | {100 * r['accuracy']:.1f} | {100 * r['se']:.1f} | {100 * r['std']:.1f} | {r['n']} "
+        "| tokens trained | trained team minus this |",
+        [
+            f"| {r['system']} | {percent(r['accuracy'])} | {percent(r['se'])} | {percent(r['std'])} | {r['n']} "
             f"| {r['calls']:.0f} | {r['prompt_tokens']:.0f} | {r['completion_tokens']:.0f} "
-            f"| {r['trained_tokens'] / 1e6:.2f} M "
-            f"| {100 * r['diff']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}] |"
-        )
-    return lines
+            f"| {r['trained_tokens'] / 1e6:.2f} M | {percent(r['diff'], '+.1f')} ± {percent(r['half'])} |"
+            for r in rows
+        ],
+    )
 
 
-def tables(study: Study) -> list[str]:
+def voted(folder: Path, played: str, votes: int) -> dict[str, float]:
+    """Each problem's score by a vote of the run's passes."""
+    return scores(
+        read_table(folder / played / "turns").rows(), read_table(folder / played / "grades").rows(), votes=votes
+    )
+
+
+def ablation_table(study: Study, task: str, seeds: list[int]) -> list[str]:
+    """Every ablation beside the whole team on the same problems, those of all seeds together."""
+    cfg = settings(task, seeds[0], study.out)
+    kinds = [
+        *((name, "test/team") for name, _ in evaluations(cfg, cfg.task)),
+        *((name, "test/malt") for name, _ in trainings(cfg)),
+    ]
+    lines = []
+    for name, played in kinds:
+        here: list[float] = []
+        whole: list[float] = []
+        for seed in seeds:
+            folder = ablation_folder(study, task, seed, name)
+            if comparison(folder) is None:
+                continue
+            by_problem = voted(folder, played, cfg.votes)
+            full = voted(main_folder(study, task, seed), "test/malt", cfg.votes)
+            here += by_problem.values()
+            whole += [full[problem] for problem in by_problem]
+        if here:
+            mine, gap = estimate(here), paired_bootstrap(here, whole)
+            lines.append(
+                f"| {name} | {percent(mine.mean)} | {percent(mine.se)} | {percent(estimate(whole).mean)} | {mine.n} "
+                f"| {percent(gap.diff, '+.1f')} [{percent(gap.low, '+.1f')}, {percent(gap.high, '+.1f')}] |"
+            )
+    head = f"| ablation (MV@{cfg.votes}) | accuracy % | SE | whole team % | n | minus the whole team |"
+    return table(head, lines) if lines else []
+
+
+def harder_table(study: Study, task: str, seeds: list[int]) -> list[str]:
+    """Trained and untrained team on the harder level."""
+    cfg = settings(task, seeds[0], study.out)
+    found = {
+        name: [rows for s in seeds if (rows := comparison(ablation_folder(study, task, s, name))) is not None]
+        for name, _ in harder(cfg, cfg.task)
+    }
+    lines = []
+    for name, tables in found.items():
+        if tables:
+            row = over_runs(tables)[-1]
+            lines.append(f"| {name} | {percent(row['accuracy'])} | {percent(row['se'])} | {row['n']} |")
+    return table(f"| level {HARDER[task]}, MV@{cfg.votes} | accuracy % | SE | n |", lines) if lines else []
+
+
+def page(study: Study) -> list[str]:
     """The results page's tables, from whatever is finished."""
     lines: list[str] = []
     for task in TASKS:
-        runs = {s: study.out / f"malt-{task}-{s}" for s in study.seeds}
-        done = {s: rows for s, folder in runs.items() if (rows := comparison(folder)) is not None}
+        done = {s: rows for s in study.seeds if (rows := comparison(main_folder(study, task, s))) is not None}
         if not done:
             continue
-        commits = {json.loads((runs[s] / "comparison" / "DONE.json").read_text())["commit"] for s in done}
-        lines += [
-            f"## {task}",
-            "",
-            f"Seeds {', '.join(map(str, done))}; commit {', '.join(sorted(map(str, commits)))}.",
-            "",
-        ]
-        lines += [*markdown(mean_rows(list(done.values()))), ""]
-        lines += [*ablation_lines(study, task, list(done)), ""]
+        commits = {
+            json.loads((main_folder(study, task, s) / "comparison" / "DONE.json").read_text())["commit"] for s in done
+        }
+        told = f"Seeds {', '.join(map(str, done))}; commit {', '.join(sorted(map(str, commits)))}."
+        lines += [f"## {task}", "", told, "", *main_table(over_runs(list(done.values())))]
+        lines += ablation_table(study, task, list(done))
+        lines += harder_table(study, task, list(done))
     return lines
 
 
-def ablation_lines(study: Study, task: str, seeds: list[int]) -> list[str]:
-    cfg = settings(task, seeds[0], study.out / "unused")
-    names = [name for name, _ in [*evaluations(cfg, cfg.out), *trainings(cfg)]]
-    rows: list[Row] = []
-    for name in names:
-        found = [comparison(study.out / f"malt-{task}-{s}-{slug(name)}") for s in seeds]
-        last = [[table[-1]] for table in found if table is not None]
-        if last:
-            rows.append({**mean_rows(last)[0], "system": name})
-    if not rows:
-        return []
-    lines = [
-        f"Ablations (all MV@{cfg.votes}):",
-        "",
-        "| ablation | accuracy % | SE | std over seeds | n |",
-        "|" + " --- |" * 5,
-    ]
-    return lines + [
-        f"| {r['system']} | {100 * r['accuracy']:.1f} | {100 * r['se']:.1f} | {100 * r['std']:.1f} | {r['n']} |"
-        for r in rows
-    ]
-
-
 def main(study: Study) -> None:
-    for seed in study.seeds if study.task else ():
-        run(study, study.task, seed)
+    for work in (run_main, run_ablations):
+        for seed in study.seeds if study.task else ():
+            work(study, study.task, seed)
     if study.write is not None:
         options: dict[str, Any] = yaml.safe_load(SETTINGS.read_text())
-        page = study.write.read_text() if study.write.exists() else "# MALT on the house model\n"
-        head = page.split("<!-- tables -->")[0].rstrip()
-        shown = json.dumps(options)
-        study.write.write_text("\n".join([head, "", "<!-- tables -->", "", f"Settings: `{shown}`", "", *tables(study)]))
+        text = study.write.read_text() if study.write.exists() else "# MALT on the house model\n"
+        head = text.split("<!-- tables -->")[0].rstrip()
+        settings_line = f"Settings: `{json.dumps(options)}`"
+        study.write.write_text("\n".join([head, "", "<!-- tables -->", "", settings_line, "", *page(study)]))
         print(study.write)
 
 

@@ -296,6 +296,52 @@ def test_malt_runs_by_the_command_line(tmp_path: Path, name: str) -> None:
 # Models that cannot be had
 
 
+def saved(model: Any, folder: Path) -> str:
+    """A random model with the Qwen tokenizer and chat template."""
+    tokenizer_like(KINDS["qwen2"]).save_pretrained(folder)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_that_keeps_no_keys_and_values_is_an_error_that_says_so(tmp_path: Path) -> None:
+    config = transformers.MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=2, state_size=4)
+    where = saved(transformers.MambaForCausalLM(config), tmp_path / "mamba")
+    with pytest.raises(TeamtuneError, match="needs a model of attention layers alone; mamba has"):
+        open_engine(EngineSpec(), Team(where, (Agent("a"),)))
+
+
+def test_a_model_that_flattens_its_batch_takes_one_adapter_at_a_time(tmp_path: Path) -> None:
+    """OPT reshapes to (rows * length, width) on the way, so that PEFT cannot route its rows."""
+    torch.manual_seed(0)
+    config = transformers.OPTConfig(
+        vocab_size=300,
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        word_embed_proj_dim=32,
+        max_position_embeddings=512,
+        init_std=0.2,
+    )
+    where = saved(transformers.OPTForCausalLM(config), tmp_path / "opt")
+    paths = [random_adapter(where, tmp_path / f"adapter-{i}", i) for i in range(2)]
+    greedy = Sampling(temperature=0.0, max_tokens=8)
+    seats = [Agent("base", sampling=greedy), *(Agent(f"a{i}", "", greedy, one) for i, one in enumerate(paths))]
+    team = Team(where, tuple(seats))
+    engine = open_engine(EngineSpec(), team)
+    engine.adopt(team)
+    asks = [Ask(team.names[i % 3], (Message("user", f"Solve {i}"),), "test") for i in range(9)]
+    found = engine.generate(asks, [0] * 9)
+    for asked, done in zip(asks, found, strict=True):
+        plain = plain_model(where, team[asked.agent].adapter)
+        want = plain_logprobs(plain, done.prompt_ids or (), done.token_ids or ())
+        torch.testing.assert_close(torch.tensor(done.logprobs), want, atol=1e-4, rtol=1e-4)
+    told = {"messages": [{"role": "user", "content": "Solve 3"}], "completion": "3"}
+    rows: list[Row] = [{"agent": f"a{i % 2}", **told, "prompt_ids": None, "token_ids": None} for i in range(3)]
+    lines = list(fit(tmp_path / "fit", rows, team, ["a0", "a1"], Lora(rank=4), Sft(), Fit(batch=2)))
+    assert {"a0/loss", "a1/loss"} <= lines[0].keys()
+
+
 def test_a_model_without_a_chat_template_is_an_error(path: str, tmp_path: Path) -> None:
     model, tokenizer = load_model(path)
     tokenizer.chat_template = None

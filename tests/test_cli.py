@@ -82,7 +82,7 @@ def test_a_level_out_of_range(capsys: pytest.CaptureFixture[str], out: str, task
         (["--rounds", "0"], "rounds is 0"),
         (["--votes", "0"], "votes is 0"),
         (["--threshold", "1"], "threshold is 1.0; it must lie in [0, 1)"),
-        (["--roles", "verifier", "critic"], "choose from generator, verifier, refiner"),
+        (["--train-seats", "verifier", "critic"], "choose from generator, verifier, refiner"),
         (["--sft.rate", "-1"], "rate is -1.0; it must be above 0"),
         (["--sft.batch", "0"], "batch is 0; it must be above 0"),
         (["--lora.rank", "0"], "LoRA rank is 0"),
@@ -169,29 +169,42 @@ def test_a_corrupt_line_in_the_middle_of_a_log(
 
 def test_an_adapter_that_is_missing(capsys: pytest.CaptureFixture[str], tiny: str, tmp_path: Path) -> None:
     """A run whose DPO weights were deleted by hand cannot be evaluated."""
-    run = tmp_path / "run"
-    config = teamtune_config(str(run)) | {"model": tiny, "task": {"task": "tests.easy_task", "train": 2, "test": 2}}
-    with Run(run, config) as made:
-        for stage in ("sft", "dpo"):
-            made.work(stage, no_adapter, stage)
+    run = trained_run(tmp_path, {"model": tiny})
     (run / "dpo" / "verifier" / "adapter_model.safetensors").unlink()
     arguments = ["--run", str(run), "--out", str(tmp_path / "eval"), "--task", "tests.easy_task", "--test", "2"]
     said = sentence(capsys, "eval", *arguments, "--engine.kind", "transformers")
     assert f"adapter '{run}/dpo/verifier' has no adapter_model.safetensors" in said
 
 
-def no_adapter(folder: Path, stage: str) -> None:
-    """A stage that leaves what looks like an adapter in its folder."""
-    (folder / "verifier").mkdir(parents=True)
-    (folder / "verifier" / "adapter_config.json").write_text("{}")
-    (folder / "verifier" / "adapter_model.safetensors").write_bytes(b"")
+def trained_run(tmp_path: Path, options: dict[str, Any]) -> Path:
+    """A folder that looks like a run that has trained a team."""
+    run = tmp_path / "run"
+    config = teamtune_config(str(run)) | {"task": {"task": "tests.easy_task", "train": 2, "test": 2}} | options
+    with Run(run, config) as made:
+        for stage in ("sft", "dpo"):
+            made.work(stage, no_adapters)
+        for stage in ("sft-rows", "pairs"):
+            made.stage(stage, no_rows, stage)
+    return run
+
+
+def no_rows(stage: str) -> list[Any]:
+    return []
+
+
+def no_adapters(folder: Path) -> None:
+    """A stage that leaves what looks like an adapter of every seat."""
+    for seat in ("generator", "verifier", "refiner"):
+        (folder / seat).mkdir(parents=True)
+        (folder / seat / "adapter_config.json").write_text("{}")
+        (folder / seat / "adapter_model.safetensors").write_bytes(b"")
 
 
 def test_a_run_without_a_trained_team(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     Run(run, teamtune_config(str(run)) | {"task": {"task": "tests.easy_task"}}).close()
     said = sentence(capsys, "eval", "--run", str(run), "--out", str(tmp_path / "eval"), *QUICK[:2], "--test", "2")
-    assert f"'{run}' holds no trained team; finish its recipe first" in said
+    assert f"'{run}' holds no trained team, its sft is not done; finish its recipe first" in said
     assert not (tmp_path / "eval").exists()
 
 
@@ -205,9 +218,7 @@ def test_eval_of_a_folder_that_is_no_malt_run(capsys: pytest.CaptureFixture[str]
 
 
 def test_eval_with_an_unknown_seat(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with Run(run, teamtune_config(str(run)) | {"task": {"task": "tests.easy_task"}}) as made:
-        made.work("sft", no_adapter, "sft")
+    run = trained_run(tmp_path, {})
     arguments = ["--run", str(run), "--out", str(tmp_path / "eval"), "--untrained", "critic"]
     assert "no agent named 'critic' in the team" in sentence(capsys, "eval", *arguments)
 
@@ -265,6 +276,60 @@ def test_a_script_that_is_missing(capsys: pytest.CaptureFixture[str], out: str, 
     assert script in said and "script" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--task", "nope"], "unknown task 'nope'"),
+        (["--task", "stories", "--level", "99"], "stories has no level '99'"),
+        (["--model", "./nothere"], "no model at './nothere'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["malt", "baselines"])
+def test_a_dry_run_of_what_cannot_run_fails_too(
+    capsys: pytest.CaptureFixture[str], out: str, name: str, options: list[str], told: str
+) -> None:
+    assert told in sentence(capsys, name, "--out", out, "--dry-run", *options)
+
+
+def test_a_mistyped_model_leaves_no_folder_behind(capsys: pytest.CaptureFixture[str], out: str, tmp_path: Path) -> None:
+    """So that the mended command may use the same one."""
+    (tmp_path / "empty").mkdir()
+    for model in ("./nothere", str(tmp_path / "empty")):
+        sentence(capsys, "malt", "--out", out, *EASY, "--model", model)
+        assert not Path(out).exists()
+
+
+def test_a_log_line_that_holds_no_turns(capsys: pytest.CaptureFixture[str], out: str) -> None:
+    turns = Path(out) / "turns"
+    turns.mkdir(parents=True)
+    for line in ('{"a": 1}', '{"turns": 3}', '{"turns": [{"a": 1}]}'):
+        (turns / "log.jsonl").write_text('{"turns": []}\n' + line + "\n")
+        said = refused(capsys, "malt", "--out", out, *QUICK)
+        assert f"error: {turns / 'log.jsonl'} line 2 holds no turns; mend or delete it" in said
+
+
+def test_a_corrupt_config_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for text in ("{", "[]", '{"config": 3}'):
+        (tmp_path / "run" / "config.json").write_text(text)
+        said = sentence(capsys, "eval", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "eval"))
+        assert "config.json is corrupt; mend it" in said
+
+
+def test_a_config_given_twice(capsys: pytest.CaptureFixture[str], out: str) -> None:
+    said = sentence(capsys, "malt", "--out", out, "--config", "a.yaml", "--config=b.yaml")
+    assert "--config is given 2 times (a.yaml, b.yaml); give one" in said
+
+
+def test_eval_takes_the_runs_defaults_also_where_a_file_names_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = trained_run(tmp_path, {})
+    (tmp_path / "eval.yaml").write_text(f"run: {run}\n")
+    command(["eval", "--config", str(tmp_path / "eval.yaml"), "--out", str(tmp_path / "eval"), "--dry-run"])
+    assert json.loads(capsys.readouterr().out)["options"]["task"]["task"] == "tests.easy_task"
+
+
 def test_errors_reach_the_shell(tmp_path: Path) -> None:
     """As a process: exit code 2, the sentence on stderr, nothing on stdout."""
     code = [sys.executable, "-m", "teamtune.cli", "show", str(tmp_path)]
@@ -287,7 +352,7 @@ level: "2"
 train: 7
 width: 2
 dpo_generator: true
-roles: [verifier, refiner]
+train_seats: [verifier, refiner]
 sampling: {temperature: 0.5, max_tokens: 99}
 sft:
   rate: 3.0e-4
@@ -299,7 +364,7 @@ level = "2"
 train = 7
 width = 2
 dpo_generator = true
-roles = ["verifier", "refiner"]
+train_seats = ["verifier", "refiner"]
 sampling = {temperature = 0.5, max_tokens = 99}
 [sft]
 rate = 3.0e-4
@@ -317,13 +382,14 @@ def test_a_config_file_sets_options_and_the_command_line_wins(
     given = ["malt", "--config", str(tmp_path / name), "--out", out]
     options = planned(capsys, *given)["options"]
     assert (options["task"]["task"], options["task"]["level"], options["task"]["train"]) == ("stories", "2", 7)
-    assert (options["width"], options["dpo_generator"], options["roles"]) == (2, True, ["verifier", "refiner"])
+    assert (options["width"], options["dpo_generator"], options["train_seats"]) == (2, True, ["verifier", "refiner"])
     assert (options["sampling"]["temperature"], options["sampling"]["max_tokens"]) == (0.5, 99)
     assert (options["sft"]["rate"], options["sft"]["save_every"], options["dpo"]["rate"]) == (3e-4, 7, 2e-5)
-    more = ["--width", "4", "--no-dpo-generator", "--sft.rate", "1", "--roles", "refiner", "--sampling.top-k", "5"]
+    more = ["--width", "4", "--no-dpo-generator", "--sft.rate", "1", "--sampling.top-k", "5"]
+    more += ["--train-seats", "refiner"]
     for order in ([*given, *more], ["malt", *more, *given[1:]]):
         options = planned(capsys, *order)["options"]
-        assert (options["width"], options["dpo_generator"], options["roles"]) == (4, False, ["refiner"])
+        assert (options["width"], options["dpo_generator"], options["train_seats"]) == (4, False, ["refiner"])
         assert (options["sft"]["rate"], options["sft"]["save_every"], options["sampling"]["top_k"]) == (1.0, 7, 5)
     options = planned(capsys, "malt", f"--config={tmp_path / name}", "--out", out)["options"]
     assert options["width"] == 2

@@ -198,6 +198,7 @@ WORK = (
     "teamtune.house.__main__.run_build",
     "teamtune.house.measure.measure",
     "teamtune.house.measure.overlap",
+    "teamtune.house.measure.corpus_table",
 )
 """What the command lines call once they have read their options."""
 

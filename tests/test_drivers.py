@@ -19,7 +19,7 @@ from teamtune.protocols import debate as debating
 from teamtune.protocols import pipeline as piping
 from teamtune.protocols.debate import debate
 from teamtune.protocols.pipeline import pipeline
-from teamtune.rollout import Driver, Rollout, play_out, rollout
+from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout
 from teamtune.store import Log, Run
 from teamtune.tasks import TaskSpec
 from teamtune.types import Ask, Episode, Problem, Row, Sampling, Team, TeamtuneError, Turn, turn_of, turn_row, user
@@ -258,7 +258,7 @@ def test_a_rollout_that_fails_goes_on_and_ends_with_the_same_bytes(
         with pytest.raises(RuntimeError, match="scripted failure"):
             rolled(monkeypatch, path, how, Scripted(answer, fail_at))
         assert not (path / "turns" / "DONE.json").exists()
-        logged = len(Log(path / "turns" / "log.jsonl").read())
+        logged = len(logged_turns(Log(path / "turns" / "log.jsonl")))
         assert fail_at - 14 < logged <= fail_at, "what was answered before the failure is on the disk"
         got, asked = rolled(monkeypatch, path, how, Scripted(answer))
         assert got == want

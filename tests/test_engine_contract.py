@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import base_of, plain_logprobs, plain_model, random_adapter, tokenizer_of
-from teamtune.engines.decode import Request
+from teamtune.engines.decode import Decoder, Request
 from teamtune.engines.sampling import RowSampling, choose, filtered, uniforms
 from teamtune.engines.scripted import Scripted
 from teamtune.engines.transformers import TransformersEngine, batched
@@ -448,15 +448,63 @@ def test_an_adapter_of_another_model_is_an_error_that_names_it(brief: str, tmp_p
         embedded(brief, Team(brief, (Agent("seat", adapter=where),)))
 
 
-def test_a_prompt_longer_than_the_context_is_an_error_and_one_that_just_fits_is_not(brief: str) -> None:
+def test_a_prompt_longer_than_the_context_overflows_and_one_that_just_fits_does_not(brief: str) -> None:
     engine = embedded(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
     overhead = len(engine.renderer.prompt([Message("user", "")]))
     assert len(engine.renderer.prompt([Message("user", "7" * 9)])) == overhead + 9, "a digit is one token"
     [last] = engine.generate([ask("7" * (1023 - overhead))], [0])
     assert len(ids_of(last)) == 1, "there was room for one token"
-    for size in (1024, 1400):
-        with pytest.raises(TeamtuneError, match=f"agent 'base' has {size} tokens"):
-            engine.generate([ask("7" * (size - overhead))], [0])
+    long, short, longer = engine.generate([ask("7" * (size - overhead)) for size in (1024, 600, 1400)], [0, 1, 2])
+    assert short == engine.generate([ask("7" * (600 - overhead))], [1])[0], "the others are answered all the same"
+    for one, size in ((long, 1024), (longer, 1400)):
+        assert (one.text, one.finish, one.token_ids, one.logprobs) == ("", "overflow", (), ())
+        assert len(one.prompt_ids or ()) == size
+
+
+SIZES = [(10, 50), (11, 50), (12, 400), (13, 50), (14, 50), (15, 50), (16, 10), (17, 700), (600, 300), (20, 50)]
+"""(ids of the prompt, most ids of the answer)"""
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may() -> None:
+    requests = [Request(i, "a", (1,) * size, limit, SAMPLED, i) for i, (size, limit) in enumerate(SIZES)]
+    batches = list(batched(requests, rows=256, tokens=700))
+    assert sorted(r.place for batch in batches for r in batch) == list(range(len(SIZES)))
+    for batch in batches:
+        full = len(batch) * (max(len(r.prompt) for r in batch) + max(r.limit for r in batch))
+        assert full <= 700 or len(batch) == 1
+    assert max(map(len, batches)) > 1
+
+
+FULL = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_a_batch_that_does_not_fit_into_memory_says_what_to_lower(
+    brief: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = embedded(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Decoder, "__call__", full)
+    with pytest.raises(TeamtuneError, match=r"a batch of 3 answers; lower --engine\.tokens or --engine\.rows"):
+        engine.generate(asks_of(3), [0, 1, 2])
+
+
+def test_an_error_that_is_not_of_memory_is_not_called_one(brief: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = embedded(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Decoder, "__call__", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        engine.generate(asks_of(3), [0, 1, 2])
 
 
 def test_an_engine_without_a_team_and_an_ask_without_a_seat_are_errors(brief: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from helpers import surroundings
 from teamtune.cli import main as command
@@ -220,13 +221,13 @@ def test_the_generator_takes_part_in_dpo_where_it_is_told_to(brief: str, tmp_pat
 
 
 def test_only_the_named_roles_are_trained(brief: str, tmp_path: Path) -> None:
-    run = trained(brief, tmp_path / "run", *QUICK, "--roles", "verifier", "--width", "2")
+    run = trained(brief, tmp_path / "run", *QUICK, "--train-seats", "verifier", "--width", "2")
     assert set(Counter(turn["problem"] for turn in rows(run, "turns")).values()) == {2 + 4 + 8}
     assert adapters(run, "test/malt/turns") == {"generator": None, "verifier": "run:dpo/verifier", "refiner": None}
 
 
 def test_without_a_role_that_prefers_there_is_no_dpo(brief: str, tmp_path: Path) -> None:
-    run = trained(brief, tmp_path / "run", *QUICK, "--roles", "generator")
+    run = trained(brief, tmp_path / "run", *QUICK, "--train-seats", "generator")
     assert not (run / "dpo").exists() and not (run / "pairs").exists()
     assert adapters(run, "test/malt/turns")["generator"] == "run:sft/generator"
 
@@ -344,6 +345,57 @@ def test_eval_of_the_sft_stage_takes_its_weights(whole: Path, tmp_path: Path) ->
     assert [turn["token_ids"] for turn in mine] == [turn["token_ids"] for turn in theirs]
 
 
+def copied(source: Path, to: Path) -> Path:
+    shutil.copytree(source, to)
+    return to
+
+
+def test_eval_without_one_of_the_adapters_is_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody may measure a team half of which is of an earlier stage without knowing it."""
+    run = copied(whole, tmp_path / "run")
+    shutil.rmtree(run / "dpo" / "verifier")
+    arguments = ["eval", "--run", str(run), "--out", str(tmp_path / "eval")]
+    said = refused(capsys, arguments)
+    assert "no adapter in" in said and "dpo/verifier" in said
+    shutil.rmtree(run / "dpo")
+    said = refused(capsys, arguments)
+    assert "its dpo is not done; finish its recipe first; --stage sft takes the team as it is before DPO" in said
+    assert not (tmp_path / "eval").exists()
+
+
+def test_adapters_replaced_in_place_are_noticed(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a run was trained again in the same folder: its old evaluation must not answer for it."""
+    run = copied(whole, tmp_path / "run")
+    evaluated(run, tmp_path / "eval")
+    shutil.copy(run / "sft/verifier/adapter_model.safetensors", run / "dpo/verifier/adapter_model.safetensors")
+    said = refused(capsys, ["eval", "--run", str(run), "--out", str(tmp_path / "eval")])
+    assert "inputs of" in said and "team.weights" in said
+
+
+def test_a_base_replaced_in_place_is_noticed(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = copied(Path(brief), tmp_path / "base")
+    arguments = ["baselines", "--model", str(base), "--out", str(tmp_path / "run"), *SMALL[:2], "--test", "2"]
+    arguments += SMALL[6:8]
+    command(arguments)
+    changed = {name: tensor + 0.01 for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(changed, base / "model.safetensors", {"format": "pt"})
+    assert "team.weights" in refused(capsys, arguments)
+
+
+def test_eval_counts_the_training_of_the_seats_that_play_trained(whole: Path, tmp_path: Path) -> None:
+    own = {row["system"]: row["trained_tokens"] for row in rows(whole, "comparison")}
+    assert evaluated(whole, tmp_path / "all")[0]["trained_tokens"] == own["MALT + MV@3"]
+    sft = [row for row in rows(whole, "sft-rows") if row["agent"] == "generator"]
+    alone = evaluated(whole, tmp_path / "g", "--roles", "G")[0]["trained_tokens"]
+    assert alone == sum(len(row["token_ids"]) for row in sft)
+    none = ["--untrained", "generator", "verifier", "refiner"]
+    assert evaluated(whole, tmp_path / "none", *none)[0]["trained_tokens"] == 0
+
+
 def test_eval_on_problems_that_were_trained_on_is_refused(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,14 +455,14 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
     log, reference = run / "turns" / "log.jsonl", run / "dpo" / "reference.safetensors"
 
     process = started(arguments)
-    stopped_at(process, lambda: log.exists() and log.read_bytes().count(b"\n") > 5)
+    stopped_at(process, lambda: log.exists() and log.read_bytes().count(b"\n") > 1)
     assert not (run / "turns" / "DONE.json").exists()
     with pytest.raises(SystemExit, match="2"):
         command(arguments)
     assert f"{run} is in use by process {process.pid} on " in capsys.readouterr().err
     killed(process)
-    with log.open("ab") as file:
-        file.write(b'{"problem": "easy/train/0/1", "take": 0, "tu')  # the torn line of a crash
+    *whole_lines, torn, _ = log.read_bytes().split(b"\n")
+    log.write_bytes(b"".join(line + b"\n" for line in whole_lines) + torn[: 2 * len(torn) // 3])  # as a crash leaves it
 
     process = started(arguments)
     stopped_at(process, lambda: any((run / "sft" / "state").glob("step-00000[3-9]/state.json")))

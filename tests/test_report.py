@@ -50,7 +50,7 @@ class Malt:
     model: str = "scripted-model"
     width: int = 2
     rounds: int = 1
-    roles: tuple[str, ...] = tuple(ROLES)
+    train_seats: tuple[str, ...] = tuple(ROLES)
     dpo_generator: bool = False
     votes: int = 2
     baselines: str = "all"

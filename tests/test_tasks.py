@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from helpers import surroundings
 from teamtune.grading.number import canonical, extract, grade
 from teamtune.tasks import TaskSpec, arithmetic, check_apart, find, grade_turns, plain, stories
-from teamtune.tasks.plan import Ref, Step, draw, results, split_of
+from teamtune.tasks.plan import Ref, Step, distinct, draw, results, split_of
+from teamtune.tasks.story_events import NAMES
 from teamtune.types import Problem, TeamtuneError
 
 SPLITS = ("train", "dev", "test", "corpus")
@@ -194,6 +195,31 @@ def test_five_hundred_stories_are_five_hundred_questions() -> None:
 
 
 # The list of a task's problems
+
+
+@pytest.mark.parametrize("task", ["arithmetic", "stories"])
+def test_no_level_asks_a_question_twice(task: str) -> None:
+    module = find(task)
+    for level in module.LEVELS:
+        questions = [problem.question for problem in module.load("test", 1000, level=level)]
+        assert len(set(questions)) == 1000, level
+
+
+def test_a_level_with_too_few_questions_is_an_error() -> None:
+    with pytest.raises(TeamtuneError, match="toy has only about 3 different questions; ask for fewer than 4"):
+        list(distinct("toy", 4, lambda i: i % 3, str))
+    assert list(distinct("toy", 3, lambda i: i // 2, str)) == [(0, 0), (2, 1), (4, 2)]
+
+
+def test_a_story_leaves_no_doubt_about_whose_things_are_counted() -> None:
+    """The question names the owner, and everybody else is of the other sex, so that "she" and "he" are clear."""
+    female = dict(NAMES)
+    for problem in stories.load("train", 400, level="4"):
+        owner = re.search(r"does (\w+) have|left with (\w+)\?$", problem.question)
+        assert owner is not None, problem.question
+        name = owner[1] or owner[2]
+        others = {word for word in re.findall(r"\w+", problem.question) if word in female} - {name}
+        assert all(female[other] != female[name] for other in others), problem.question
 
 
 def test_a_spec_loads_its_split() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from teamtune.types import TeamtuneError
 
@@ -16,6 +19,35 @@ def check_adapter(path: str) -> Path:
     if not (folder / "adapter_model.safetensors").exists():
         raise TeamtuneError(f"adapter {path!r} has no adapter_model.safetensors; only safetensors are read")
     return folder
+
+
+BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
+
+
+@torch.inference_mode()
+def mixes(model: Any, name: str) -> bool:
+    """Whether rows with and without the adapter can share a forward pass, tried on two rows of two tokens.
+
+    PEFT routes rows by their place in the batch; a model that flattens its batch on the way (OPT) cannot be routed.
+    """
+    ids = torch.zeros(2, 2, dtype=torch.long, device=model.device)
+    try:
+        model(input_ids=ids, use_cache=False, adapter_names=[name, BASE])
+    except ValueError as error:
+        if "adapter_names" not in str(error):
+            raise
+        _unhook(model)
+        return False
+    return True
+
+
+def _unhook(model: Any) -> None:
+    """Remove the hooks that route rows: PEFT leaves them behind where a forward pass fails."""
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, partial) and "adapter_names" in hook.keywords:
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def attach(model: Any, path: str, name: str, trainable: bool = False) -> Any:

@@ -73,29 +73,36 @@ def command_line(args: Sequence[str]) -> str:
 
 def options(kind: type[T], name: str, args: list[str], default: T | None = None) -> tuple[T, bool]:
     """The command's options, and whether this is a dry run."""
-    args, config = taken(args, "--config")
+    args = with_file(args)
     dry = "--dry-run" in args
     rest = [arg for arg in args if arg != "--dry-run"]
-    from_file = file_arguments(Path(config)) if config else []
-    parse = partial(tyro.cli, kind, prog=f"teamtune {name}", args=[*from_file, *rest])
+    parse = partial(tyro.cli, kind, prog=f"teamtune {name}", args=rest)
     return parse() if default is None else parse(default=default), dry
 
 
-def taken(args: Sequence[str], flag: str) -> tuple[list[str], str | None]:
+def with_file(args: Sequence[str]) -> list[str]:
+    """The arguments with those of `--config FILE` in front, so that the command line wins."""
+    rest, config = taken(args, "--config")
+    return [*file_arguments(Path(config)), *rest] if config else rest
+
+
+def taken(args: Sequence[str], flag: str, what: str = "file name") -> tuple[list[str], str | None]:
     """The arguments without `flag VALUE` (or `flag=VALUE`), and the value."""
     rest: list[str] = []
-    value = None
+    values: list[str] = []
     given = iter(args)
     for arg in given:
         if arg == flag:
-            value = next(given, None)
-            if value is None:
-                raise TeamtuneError(f"{flag} needs a file name")
+            values.append(next(given, ""))
         elif arg.startswith(f"{flag}="):
-            value = arg.split("=", 1)[1]
+            values.append(arg.split("=", 1)[1])
         else:
             rest.append(arg)
-    return rest, value
+    if "" in values:
+        raise TeamtuneError(f"{flag} needs a {what}")
+    if len(values) > 1:
+        raise TeamtuneError(f"{flag} is given {len(values)} times ({', '.join(values)}); give one")
+    return rest, values[0] if values else None
 
 
 def file_arguments(path: Path) -> list[str]:
@@ -148,7 +155,7 @@ def evaluate(args: list[str]) -> None:
     from teamtune.recipes.plan import evaluation_plan
 
     # What the run was made with is the default, so that an ablation differs in what it names alone.
-    _, run = taken(args, "--run")
+    _, run = taken(with_file(args), "--run", "run folder")
     default = None if run is None else recipe.defaults(Path(run))
     run_recipe("eval", args, recipe.Evaluation, recipe.main, evaluation_plan, default)
 

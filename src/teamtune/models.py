@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 
 from teamtune.types import TeamtuneError
 
+PIECE = 65_536  # bytes
 HOUSE = Path(__file__).parent / "house" / "model"
 
 
@@ -56,6 +60,46 @@ def model_path(name: str) -> str:
     raise TeamtuneError(f"no model at {name!r}; give a folder that exists, a hub name such as org/model, or house")
 
 
+def identity(name: str) -> str:
+    """Tells the base's weights apart from others at the same place: a hub's commit, or a folder's fingerprint.
+
+    Raises TeamtuneError where the base cannot be had or has no chat template, before anything is done with it.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from teamtune.engines.render import Renderer
+
+    path = model_path(name)
+    try:
+        cached = not Path(path).exists() and not hub_answers()
+        Renderer(AutoTokenizer.from_pretrained(path, local_files_only=cached), name)
+        config = AutoConfig.from_pretrained(path, local_files_only=cached)
+    except TeamtuneError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _explained(name, path, error) from error
+    return fingerprint(Path(path)) if Path(path).exists() else str(config._commit_hash)
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of the folder's model files: names, sizes, and 64 pieces of each, so that large ones take no time.
+
+    Raises TeamtuneError where there are no safetensors.
+    """
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".jinja"))
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise TeamtuneError(f"{str(folder)!r} holds no safetensors weights, and nothing else is read")
+    found = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        found.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as opened:
+            for piece in range(64 if size > 64 * PIECE else 1):
+                opened.seek(piece * (size - PIECE) // 63 if piece else 0)
+                found.update(opened.read(PIECE if size > 64 * PIECE else -1))
+    return found.hexdigest()[:16]
+
+
 def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
     """The model, in evaluation mode on this machine's device, and its tokenizer.
 
@@ -74,20 +118,27 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
         # Without a hub there may still be a copy in its cache.
         cached = not Path(path).exists() and not hub_answers()
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=cached)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=cached
-        )
-        return model.to(where).eval(), tokenizer
+        with told_when_full(f"model {name!r} on {where}", "take a smaller one or --engine.dtype bfloat16"):
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=cached
+            )
+            return model.to(where).eval(), tokenizer
+    except TeamtuneError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise _explained(name, path, error) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TeamtuneError(
-            f"not enough memory for model {name!r} on {where}; take a smaller one or bfloat16"
-        ) from error
-    except RuntimeError as error:
-        if "allocate memory" in str(error):
-            raise TeamtuneError(f"not enough memory for model {name!r} on {where}; take a smaller one") from error
-        raise
+
+
+@contextmanager
+def told_when_full(what: str, mend: str) -> Iterator[None]:
+    """Running out of memory inside becomes a sentence that says what was too large and how to mend it."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not full:
+            raise
+        raise TeamtuneError(f"not enough memory for {what}; {mend}") from error
 
 
 def _explained(name: str, path: str, error: Exception) -> TeamtuneError:

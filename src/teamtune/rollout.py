@@ -1,13 +1,18 @@
 """Task x team x protocol x engine -> the Turn table.
 
-While it runs, every answered batch is appended to `log.jsonl` in the stage's folder. After a kill the logged turns are
-fed back into their plays, and only what is missing is generated; since every ask's seed depends on its place alone, the
-table is the same as that of an unbroken run. (With the rolling driver an engine may meet the asks in other batches
-after a kill; log-probabilities may then differ in the last digits, as they do between any two batchings.)
+While it runs, every answered batch is appended to `log.jsonl` in the stage's folder as one line,
+
+    {"turns": [{"problem": "arithmetic/train/0/17", "take": 0, "turn": 4, "agent": "verifier", ...}, ...]}
+
+After a kill the logged turns are fed back into their plays, and only what is missing is generated; since every ask's
+seed depends on its place alone, the table is the same as that of an unbroken run, byte by byte: a line is whole or
+dropped, so that the batches after a kill hold the same asks. (Not with the rolling driver, where an engine may meet
+the asks in other batches; log-probabilities may then differ in the last digits, as between any two batchings.)
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +30,9 @@ from rich.progress import (
 
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
-from teamtune.store import Log
+from teamtune.store import Counted, Log
 from teamtune.tasks import TaskSpec
-from teamtune.types import Episode, Problem, Row, Team, by_episode, turn_of, turn_row
+from teamtune.types import UNFIT, Episode, Problem, Row, Team, TeamtuneError, by_episode, turn_of, turn_row
 
 Driver = Literal["waves", "rolling"]
 
@@ -51,10 +56,14 @@ def rollout(
     protocol: ProtocolFn,
     spec: EngineSpec,
     how: Rollout = Rollout(),
-) -> list[Row]:
-    """Play the protocol on a split of the task and give the rows of the Turn table, in order of problem and take."""
+) -> Counted:
+    """Play the protocol on a split of the task and give the rows of the Turn table, in order of problem and take.
+
+    Turns that did not end by themselves are counted, agent by agent.
+    """
     engine = open_engine(spec, team)
-    return play_out(folder, task.load(split), team, protocol, engine, how)
+    rows = play_out(folder, task.load(split), team, protocol, engine, how)
+    return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 
 
 def play_out(
@@ -69,15 +78,29 @@ def play_out(
     engine.adopt(team)
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder / "log.jsonl")
-    known = by_episode(log.read())
+    known = by_episode(logged_turns(log))
     lives = [
         Live(problem, take, protocol, team, [turn_of(row) for row in known.get((problem.id, take), [])])
         for problem in problems
         for take in range(how.takes)
     ]
     for answered in with_progress(folder.name, lives, drive(lives, engine, how)):
-        log.append([turn_row(new.live.problem.id, new.live.take, new.turn) for new in answered])
+        turns = [turn_row(new.live.problem.id, new.live.take, new.turn) for new in answered]
+        log.append([{"turns": turns}])
     return [row for live in lives for row in episode_rows(live.episode())]
+
+
+def logged_turns(log: Log) -> list[Row]:
+    """The turns in a rollout's log. Raises TeamtuneError for a line that holds anything else."""
+    rows: list[Row] = []
+    for number, line in enumerate(log.read(), start=1):
+        try:
+            for row in line["turns"]:
+                turn_of(row)
+            rows += line["turns"]
+        except (KeyError, TypeError) as error:
+            raise TeamtuneError(f"{log.path} line {number} holds no turns; mend or delete it") from error
+    return rows
 
 
 def episode_rows(episode: Episode) -> list[Row]:
@@ -87,6 +110,7 @@ def episode_rows(episode: Episode) -> list[Row]:
 
 
 def drive(lives: Sequence[Live], engine: Engine, how: Rollout) -> Iterator[list[Answered]]:
+    """The answered turns of all episodes, batch by batch, by the chosen driver."""
     if how.driver == "rolling":
         return rolling(lives, engine, how.seed)  # type: ignore[arg-type]
     return waves(lives, engine, how.seed, how.at_once)

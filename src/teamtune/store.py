@@ -62,6 +62,7 @@ class Table:
     size: int
 
     def rows(self) -> list[Row]:
+        """The rows, in the order they were sealed in."""
         return pq.ParquetFile(self.path / "rows.parquet").read().to_pylist()
 
     def __len__(self) -> int:
@@ -169,6 +170,7 @@ class Run(AbstractContextManager["Run"]):
         self._metrics.append([{"stage": stage, "step": step, **metrics}])
 
     def metrics(self) -> list[Row]:
+        """The lines of metrics.jsonl."""
         return self._metrics.read()
 
     def rewind(self, stage: str, step: int) -> None:
@@ -177,6 +179,7 @@ class Run(AbstractContextManager["Run"]):
         _write(self._metrics.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def close(self) -> None:
+        """Release the folder for other processes."""
         self._lock.release()
 
     def __exit__(self, *_: object) -> None:

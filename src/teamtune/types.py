@@ -15,7 +15,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "overflow"]
+"""How a turn ended: by itself, at the token limit, or not begun, since its prompt fills the model's context."""
+
+UNFIT: Mapping[Finish, str] = {
+    "length": "cut off at the token limit",
+    "overflow": "prompt over the model's context",
+}
+"""How the turns that did not end by themselves are counted."""
 
 
 class TeamtuneError(ValueError):
@@ -86,6 +93,8 @@ class Team:
 
     model: str
     agents: tuple[Agent, ...]
+    weights: str = ""
+    """Identity of the base's weights (`models.identity`), so that a run notices when they are replaced in place."""
 
     def __post_init__(self) -> None:
         names = self.names
@@ -110,7 +119,7 @@ class Team:
         for name in adapters:
             self[name]
         seats = (replace(a, adapter=adapters[a.name]) if a.name in adapters else a for a in self.agents)
-        return Team(self.model, tuple(seats))
+        return replace(self, agents=tuple(seats))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from itertools import product
 from teamtune.credit.tree import parent
 from teamtune.curate.sft import capped, context, over_cap, tally, valued_turns
 from teamtune.store import Counted
-from teamtune.types import Row
+from teamtune.types import UNFIT, Row
 
 Valued = tuple[Row, Row]
 """A turn and its value row."""
@@ -50,10 +50,10 @@ def sibling_pairs(
     cap: keep at most so many pairs of one agent and problem, drawn by `seed`; 0 keeps all.
 
     The outcome depends on the set of rows, not on their order. A candidate pair is counted once, under the
-    first of these that holds: "chosen cut off at the token limit", "same text on both sides", "duplicate",
-    "over the cap of ...", "pairs kept". Besides, "groups" counts the groups of siblings and "unanimous
-    groups" those that offer no pair. A rejected turn may be cut off: not to stop is a good reason to be
-    rejected.
+    first of these that holds: "chosen cut off at the token limit", "prompt over the model's context",
+    "same text on both sides", "duplicate", "over the cap of ...", "pairs kept". Besides, "groups" counts the
+    groups of siblings and "unanimous groups" those that offer no pair. A rejected turn may be cut off: not to
+    stop is a good reason to be rejected.
 
     Raises TeamtuneError for a turn without a value, an agent without turns, or a negative cap.
     """
@@ -70,6 +70,8 @@ def sibling_pairs(
             chosen, rejected = good[0]["text"], bad[0]["text"]
             if good[0]["finish"] == "length":
                 outcomes[agent, "chosen cut off at the token limit"] += 1
+            elif "overflow" in (good[0]["finish"], bad[0]["finish"]):  # siblings share their prompt
+                outcomes[agent, UNFIT["overflow"]] += 1
             elif chosen == rejected:  # luck further down the tree, nothing to prefer
                 outcomes[agent, "same text on both sides"] += 1
             elif dedup and (agent, prompt, chosen, rejected) in seen:

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from teamtune.store import Counted
-from teamtune.types import Row, TeamtuneError
+from teamtune.types import UNFIT, Row, TeamtuneError
 from teamtune.vote import lot
 
 
@@ -38,8 +38,8 @@ def sft_rows(
     cap: keep at most so many rows of one agent and problem, drawn by `seed`; 0 keeps all.
 
     The outcome depends on the set of rows, not on their order. A turn is counted once, under the first of
-    these that holds: "value not above threshold", "cut off at the token limit", "duplicate", "over the cap
-    of ...", "kept". So the counts of an agent add up to its turns.
+    these that holds: "value not above threshold", "cut off at the token limit", "prompt over the model's
+    context", "duplicate", "over the cap of ...", "kept". So the counts of an agent add up to its turns.
 
     Raises TeamtuneError for a turn without a value, an agent without turns, or a negative cap.
     """
@@ -50,8 +50,8 @@ def sft_rows(
         agent, identity = turn["agent"], (turn["agent"], context(turn), turn["text"])
         if not value["positive"]:
             outcomes[agent, "value not above threshold"] += 1
-        elif turn["finish"] == "length":  # imitating it would teach the agent never to stop
-            outcomes[agent, "cut off at the token limit"] += 1
+        elif turn["finish"] in UNFIT:  # to imitate what was cut off would teach the agent never to stop
+            outcomes[agent, UNFIT[turn["finish"]]] += 1
         elif dedup and identity in seen:
             outcomes[agent, "duplicate"] += 1
         else:

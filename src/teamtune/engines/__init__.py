@@ -18,14 +18,17 @@ class EngineSpec:
     kind: Literal["transformers", "scripted"] = "transformers"
     rows: int = 256
     """largest batch of the transformers engine"""
+    tokens: int = 131_072
+    """most ids in a batch, prompts and answers at their longest together"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: float32 on a CPU, bfloat16 on a GPU"""
     script: str = ""
     """for the scripted engine: "module:function", called with (ask, seed)"""
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise TeamtuneError(f"engine.rows is {self.rows}; it must be 1 or above")
+        for name in ("rows", "tokens"):
+            if getattr(self, name) < 1:
+                raise TeamtuneError(f"engine.{name} is {getattr(self, name)}; it must be 1 or above")
 
 
 def open_engine(spec: EngineSpec, team: Team) -> Engine:
@@ -38,7 +41,7 @@ def open_engine(spec: EngineSpec, team: Team) -> Engine:
     from teamtune.models import load_model
 
     model, tokenizer = load_model(team.model, spec.dtype)
-    return TransformersEngine(model, tokenizer, team.model, spec.rows)
+    return TransformersEngine(model, tokenizer, team.model, spec.rows, spec.tokens)
 
 
 def found_script(script: str) -> Callable[[Ask, int], str]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from teamtune.engines.sampling import RowSampling, choose, uniforms
-from teamtune.types import Sampling
+from teamtune.engines.sampling import RowSampling, choose, precision, uniforms
+from teamtune.types import Sampling, TeamtuneError
 
 ROOM = 64  # positions that the cache grows by
 COMPACT = 0.75  # rows leave the batch once no more than this share of it is still going
@@ -58,8 +58,17 @@ class RoomyLayer(DynamicLayer):
 
 
 def new_cache(config: Any) -> DynamicCache:
-    """An empty cache of the model's own kind; layers of plain attention get room to grow."""
+    """An empty cache of the model's own kind; layers of plain attention get room to grow.
+
+    Raises TeamtuneError for a model that keeps another state than keys and values (state-space models).
+    """
     cache = DynamicCache(config=config)
+    other = sorted({type(layer).__name__ for layer in cache.layers if not hasattr(layer, "batch_select_indices")})
+    if other:
+        raise TeamtuneError(
+            f"the transformers engine needs a model of attention layers alone; {config.model_type} "
+            f"has {', '.join(other)}: take another model"
+        )
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
@@ -108,7 +117,7 @@ class Decoder:
         cache = new_cache(self.model.config)
         limits = torch.tensor([request.limit for request in requests], device=device)
         steps = int(limits.max())
-        random = uniforms([request.seed for request in requests], steps).to(device)
+        random = uniforms([request.seed for request in requests], steps).to(precision(device)).to(device)
         options = RowSampling.of([request.sampling for request in requests], device)
         ids = torch.zeros(len(requests), steps, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(requests), steps, device=device)

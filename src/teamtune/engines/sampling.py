@@ -19,12 +19,17 @@ from teamtune.types import Sampling
 
 def uniforms(seeds: Sequence[int], length: int) -> Float[Tensor, "rows length"]:
     """`length` numbers in [0, 1) a row; a row's numbers depend on its seed alone."""
-    rows = torch.empty(len(seeds), length, dtype=torch.float64)
+    rows = torch.empty(len(seeds), length, dtype=torch.float64)  # made on the CPU, whatever the device
     generator = torch.Generator()
     for row, seed in enumerate(seeds):
         generator.manual_seed(seed)
         torch.rand(length, generator=generator, out=rows[row])
     return rows
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """What probabilities are summed in: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class RowSampling:
     def of(options: Sequence[Sampling], device: torch.device) -> RowSampling:
         column = lambda values, kind: torch.tensor(values, dtype=kind, device=device)  # noqa: E731
         return RowSampling(
-            column([o.temperature for o in options], torch.float64),
-            column([o.top_p for o in options], torch.float64),
+            column([o.temperature for o in options], precision(device)),
+            column([o.top_p for o in options], precision(device)),
             column([o.top_k for o in options], torch.long),
         )
 
@@ -57,7 +62,7 @@ def choose(
     if not bool((options.temperature > 0).any()):
         return greedy
     heat = torch.where(options.temperature > 0, options.temperature, 1.0)
-    probabilities = (logits.double() / heat[:, None]).softmax(-1)
+    probabilities = (logits.to(heat.dtype) / heat[:, None]).softmax(-1)
     if bool((options.top_k > 0).any()) or bool((options.top_p < 1).any()):
         probabilities = filtered(probabilities, options)
     cumulative = probabilities.cumsum(-1)

@@ -8,32 +8,40 @@ row by row (`sampling.py`) and does not depend on the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from peft import PeftModel
 
-from teamtune.adapters import attach
-from teamtune.engines.decode import Decoder, Request
+from teamtune.adapters import BASE, attach, mixes
+from teamtune.engines.decode import Decoder, Request, new_cache
 from teamtune.engines.render import Renderer, stop_ids
+from teamtune.models import told_when_full
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
-BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
+TOKENS = 131_072
 SLACK = 1.25  # in one batch the longest prompt is at most this much (and 16 ids) longer than the shortest
 
 
 class TransformersEngine:
-    """Generates with a model that is in memory. `rows` bounds a batch; more rows are faster and take more memory."""
+    """Generates with a model that is in memory.
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "model", rows: int = 256):
+    `rows` and `tokens` (ids of prompts and answers together, padding included) bound a batch; larger ones are faster
+    and take more memory. Raises TeamtuneError for a model without a chat template, or of another kind than attention.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str = "model", rows: int = 256, tokens: int = TOKENS):
+        new_cache(model.config)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer, name)
-        self.rows = rows
+        self.rows, self.tokens = rows, tokens
         self.stops = stop_ids(model, self.renderer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self.team: Team | None = None
         self._pending: list[tuple[int, Ask, int]] = []
         self._adapters: dict[str, str] = {}
+        self._mixes = True
 
     def adopt(self, team: Team) -> None:
         """Load the adapters of the team that are new; a path that was loaded before is not read again."""
@@ -43,16 +51,20 @@ class TransformersEngine:
             name = f"a{len(self._adapters)}"
             self.model = attach(self.model, agent.adapter, name)
             self.model.eval()
+            self._mixes = self._mixes if self._adapters else mixes(self.model, name)
             self._adapters[agent.adapter] = name
         self.team = team
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         requests = [self._request(i, ask, seed) for i, (ask, seed) in enumerate(zip(asks, seeds, strict=True))]
-        done: list[Completion | None] = [None] * len(requests)
-        for batch in batched(requests, self.rows):
-            for request, completion in zip(batch, self._run(batch), strict=True):
+        done: list[Completion] = [Completion("", "overflow", r.prompt, (), ()) for r in requests]
+        fitting = [request for request in requests if request.limit > 0]
+        for batch in batched(fitting, self.rows, self.tokens, self._mixes):
+            with told_when_full(f"a batch of {len(batch)} answers", "lower --engine.tokens or --engine.rows"):
+                completions = self._run(batch)
+            for request, completion in zip(batch, completions, strict=True):
                 done[request.place] = completion
-        return [completion for completion in done if completion is not None]
+        return done
 
     def submit(self, ticket: int, ask: Ask, seed: int) -> None:
         self._pending.append((ticket, ask, seed))
@@ -69,27 +81,26 @@ class TransformersEngine:
         agent = self.team[ask.agent]
         prompt = self.renderer.prompt(ask.messages)
         room = getattr(self.model.config, "max_position_embeddings", 1 << 30) - len(prompt)
-        if room < 1:
-            raise TeamtuneError(
-                f"the prompt of agent {ask.agent!r} has {len(prompt)} tokens, more than the model's context; "
-                "lower max_tokens or the number of answers shown"
-            )
+        limit = min(agent.sampling.max_tokens, max(0, room))
         adapter = BASE if agent.adapter is None else self._adapters[agent.adapter]
-        return Request(place, adapter, tuple(prompt), min(agent.sampling.max_tokens, room), agent.sampling, seed)
+        return Request(place, adapter, tuple(prompt), limit, agent.sampling, seed)
 
     def _run(self, batch: Sequence[Request]) -> list[Completion]:
-        decode = Decoder(self.model, self.stops, self.pad, mixed=self._mixed(batch))
-        return [self._completion(request, *found) for request, found in zip(batch, decode(batch), strict=True)]
+        names = {request.adapter for request in batch}
+        decode = Decoder(self.model, self.stops, self.pad, mixed=self._mixed(names))
+        alone = isinstance(self.model, PeftModel) and names == {BASE} and not self._mixes
+        with self.model.disable_adapter() if alone else nullcontext():
+            found = decode(batch)
+        return [self._completion(request, *ids) for request, ids in zip(batch, found, strict=True)]
 
-    def _mixed(self, batch: Sequence[Request]) -> bool:
+    def _mixed(self, names: set[str]) -> bool:
         """Whether PEFT must route row by row. One adapter for all rows takes the plain path, which is faster."""
         if not isinstance(self.model, PeftModel):
             return False
-        names = {request.adapter for request in batch}
         if len(names) == 1 and BASE not in names:
-            self.model.set_adapter(names.pop())
+            self.model.set_adapter(next(iter(names)))
             return False
-        return True
+        return self._mixes
 
     def _completion(self, request: Request, ids: list[int], logprobs: list[float]) -> Completion:
         stopped = ids[-1] in self.stops
@@ -97,24 +108,27 @@ class TransformersEngine:
         return Completion(text, "stop" if stopped else "length", request.prompt, tuple(ids), tuple(logprobs))
 
 
-def batched(requests: Sequence[Request], rows: int) -> Iterator[list[Request]]:
+def batched(requests: Sequence[Request], rows: int, tokens: int = TOKENS, mix: bool = True) -> Iterator[list[Request]]:
     """Batches of prompts of about one length, of one adapter where that fills a batch, mixed where it does not."""
     mixed: list[Request] = []
     for adapter in sorted({request.adapter for request in requests}):
         own = sorted((r for r in requests if r.adapter == adapter), key=lambda r: (len(r.prompt), r.place))
-        whole = len(own) if len(own) * 4 >= rows else 0
-        yield from _by_length(own[:whole], rows)
+        whole = len(own) if len(own) * 4 >= rows or not mix else 0
+        yield from _by_length(own[:whole], rows, tokens)
         mixed += own[whole:]
-    yield from _by_length(sorted(mixed, key=lambda r: (len(r.prompt), r.place)), rows)
+    yield from _by_length(sorted(mixed, key=lambda r: (len(r.prompt), r.place)), rows, tokens)
 
 
-def _by_length(requests: Sequence[Request], rows: int) -> Iterator[list[Request]]:
+def _by_length(requests: Sequence[Request], rows: int, tokens: int) -> Iterator[list[Request]]:
     """Sorted requests cut where a batch is full or a prompt is clearly longer than the batch's first."""
     batch: list[Request] = []
+    answer = 0
     for request in requests:
-        if batch and (len(batch) == rows or len(request.prompt) > SLACK * len(batch[0].prompt) + 16):
+        answer = max(answer, request.limit)
+        full = len(batch) == rows or (len(batch) + 1) * (len(request.prompt) + answer) > tokens
+        if batch and (full or len(request.prompt) > SLACK * len(batch[0].prompt) + 16):
             yield batch
-            batch = []
+            batch, answer = [], request.limit
         batch.append(request)
     if batch:
         yield batch

@@ -1,1 +1,1 @@
-
+"""Graders: what a text answers, and whether that is right."""

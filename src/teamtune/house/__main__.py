@@ -1,4 +1,4 @@
-"""`python -m teamtune.house build | measure | overlap`: make the house model again, and measure it."""
+"""`python -m teamtune.house build | measure | corpus | overlap`: make the house model again, and measure it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from teamtune.house.build import Build
 from teamtune.house.build import build as run_build
+from teamtune.house.corpus import EARLY
 from teamtune.types import TeamtuneError
 
 DEFAULT_LEVELS: dict[str, tuple[str, ...]] = {"arithmetic": ("paper",), "stories": ("3",)}
@@ -36,7 +37,16 @@ def measure(model: str = "house", problems: int = 500, temperature: float = 1.0,
         print(json.dumps(row))
 
 
-def overlap(documents: int = 200_000, problems: int = 1000) -> None:
+def corpus(documents: int = 12_000, first: int = EARLY, model: str = "house", longest: int = Build().longest) -> None:
+    """The corpus by kind of document, one JSON line a kind; by default documents after the early drills."""
+    from teamtune.house.measure import corpus_table
+    from teamtune.models import load_model
+
+    for row in corpus_table(load_model(model)[1], range(first, first + documents), longest):
+        print(json.dumps(row))
+
+
+def overlap(documents: int = 270_000, problems: int = 1000) -> None:
     """How much of the tasks' test sets the corpus holds, one JSON line a level."""
     from teamtune.house.measure import overlap as overlapping
 
@@ -47,7 +57,7 @@ def overlap(documents: int = 200_000, problems: int = 1000) -> None:
 def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"build": build, "measure": measure, "overlap": overlap}, prog="python -m teamtune.house"
+            {"build": build, "measure": measure, "corpus": corpus, "overlap": overlap}, prog="python -m teamtune.house"
         )
     except TeamtuneError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)

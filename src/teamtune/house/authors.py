@@ -64,6 +64,7 @@ class Work:
 
 
 def care(rng: random.Random) -> float:
+    """How often a step of a random author goes wrong."""
     rates, weights = zip(*CARES, strict=True)
     return rng.choices(rates, weights)[0]
 

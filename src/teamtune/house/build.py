@@ -31,10 +31,10 @@ TOKENIZER_DOCUMENTS = range(10**9, 10**9 + 20_000)
 class Build:
     """Options of a build; the defaults are those of the shipped model."""
 
-    steps: int = 6000
+    steps: int = 6500
     tokens: int = 8_192
     """ids a step, padding included"""
-    longest: int = 640
+    longest: int = 800
     """documents with more ids than this are left out"""
     vocabulary: int = 1024
     width: int = 160
@@ -50,6 +50,7 @@ class Build:
 
 
 def new_model(cfg: Build, tokenizer: Any) -> LlamaForCausalLM:
+    """The untrained model; its weights follow from the seed."""
     torch.manual_seed(cfg.seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -69,6 +70,7 @@ def new_model(cfg: Build, tokenizer: Any) -> LlamaForCausalLM:
 
 
 def optimizers(cfg: Build, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks and AdamW for the rest, or AdamW for all."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
     adamw = torch.optim.AdamW(

@@ -27,13 +27,13 @@ from teamtune.types import Message, Problem, assistant, user
 
 Kind = Literal["drill", "solve", "verify", "refine", "debate", "summed", "summarise", "discuss"]
 SHARES: dict[Kind, float] = {
-    "solve": 0.30,
-    "verify": 0.30,
-    "refine": 0.20,
-    "debate": 0.07,
-    "summed": 0.03,
-    "summarise": 0.05,
-    "discuss": 0.05,
+    "solve": 0.27,
+    "verify": 0.28,
+    "refine": 0.19,
+    "debate": 0.08,
+    "summed": 0.04,
+    "summarise": 0.07,
+    "discuss": 0.07,
 }
 DRILLER = "You work out calculations."
 EARLY, EARLY_DRILLS, LATER_DRILLS = 40_000, 0.6, 0.125
@@ -84,10 +84,10 @@ def document(seed: int, index: int) -> Document:
     if kind == "refine":
         own = solve(rng, subject, 0.14) if rng.random() < 0.3 else own
         if rng.random() < 0.06:
-            asked, text = pipeline.refine(problem, written(own)), refinement(rng, own, None)
+            asked, text = pipeline.refine(problem, written(own)), written(refinement(rng, own, None))
         else:
             found = critique(rng, own)
-            asked, text = pipeline.refine(problem, written(own), found.text), refinement(rng, own, found)
+            asked, text = pipeline.refine(problem, written(own), found.text), written(refinement(rng, own, found))
         return _doc(kind, pipeline.REFINER, *asked, assistant(text))
     return _in_company(rng, kind, problem, own)
 
@@ -118,22 +118,30 @@ def calculation(rng: random.Random) -> tuple[Op, int, int]:
 
 
 def _in_company(rng: random.Random, kind: Kind, problem: Problem, own: Work) -> Document:
-    """The roles that see several solutions."""
-    peers = [solve(rng, own.subject, care(rng)) for _ in range(rng.choice([1, 2, 2]))]
-    texts = [written(work) for work in peers]
+    """The roles that see several solutions, over two or three rounds."""
+    count = rng.choices([1, 2, 3, 4], [0.15, 0.5, 0.25, 0.1])[0]
+    peers = [solve(rng, own.subject, care(rng)) for _ in range(count)]
     if kind == "summarise":
+        texts = [written(work) for work in peers]
         return _doc(kind, debate.SUMMARISER, *debate.summarise(problem, texts), assistant(summary(peers)))
-    said = (*debate.first(problem), assistant(written(own)))
-    if kind == "debate":
-        shown, text = debate.others(problem, texts), reply(rng, own, peers)
-    elif kind == "summed":
-        shown, text = debate.summarised(problem, summary(peers)), reply(rng, own, peers)
-    else:
-        truth = solve(rng, own.subject, 0.0).answer
-        scores = [_score(rng, work.answer == truth) for work in [own, *peers]]
-        shown = discussion.discuss(problem, scores[0], list(zip(texts, scores[1:], strict=True)))
-        text = reply(rng, own, peers, scores)
-    return _doc(kind, debate.DEBATER, *said, shown, assistant(text))
+    said: list[Message] = [*debate.first(problem), assistant(written(own))]
+    texts = [written(work) for work in peers]
+    for _ in range(rng.choice([1, 1, 2])):
+        scores = None
+        if kind == "debate":
+            shown = debate.others(problem, texts)
+        elif kind == "summed":
+            shown = debate.summarised(problem, summary(peers))
+        else:
+            truth = solve(rng, own.subject, 0.0).answer
+            scores = [_score(rng, work.answer == truth) for work in [own, *peers]]
+            shown = discussion.discuss(problem, scores[0], list(zip(texts, scores[1:], strict=True)))
+        everyone = [own, *peers]
+        mine = reply(rng, own, peers, scores)
+        others = [reply(rng, work, everyone[:k] + everyone[k + 1 :]) for k, work in enumerate(peers, 1)]
+        said += [shown, assistant(mine.text)]
+        own, peers, texts = mine.work, [other.work for other in others], [other.text for other in others]
+    return _doc(kind, debate.DEBATER, *said)
 
 
 def _score(rng: random.Random, right: bool) -> float:

@@ -142,14 +142,14 @@ def _judged(shown: str, work: Work, k: int, mine: Done, aligned: bool) -> tuple[
 # ---- refiners --------------------------------------------------------------------------------------------------------
 
 
-def refinement(rng: random.Random, work: Work, feedback: Critique | None, kind: str | None = None) -> str:
+def refinement(rng: random.Random, work: Work, feedback: Critique | None, kind: str | None = None) -> Work:
     """A refined solution. A follower takes over what the critic found; others solve again or keep what there is."""
     kind = kind or pick(rng, REFINERS)
     if kind == "stubborn" or (kind == "follow" and feedback is not None and feedback.right):
-        return written(work)
+        return work
     if kind == "follow" and feedback is not None and feedback.given:
-        return written(_taken_over(rng, work, feedback))
-    return written(solve(rng, work.subject, care(rng)))
+        return _taken_over(rng, work, feedback)
+    return solve(rng, work.subject, care(rng))
 
 
 def _taken_over(rng: random.Random, work: Work, feedback: Critique) -> Work:
@@ -163,38 +163,50 @@ def _taken_over(rng: random.Random, work: Work, feedback: Critique) -> Work:
 # ---- debates ---------------------------------------------------------------------------------------------------------
 
 
-def reply(rng: random.Random, own: Work, peers: Sequence[Work], scores: Sequence[float] | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a debater says after reading the others: a remark, and the solution now held."""
+
+    remark: str
+    work: Work
+
+    @property
+    def text(self) -> str:
+        return f"{self.remark}\n{written(self.work)}"
+
+
+def reply(rng: random.Random, own: Work, peers: Sequence[Work], scores: Sequence[float] | None = None) -> Reply:
     """A debater's next answer after seeing peers' solutions (with their scores, own first, where there are some)."""
     kind = pick(rng, DEBATERS)
     everyone = [own, *peers]
     if kind == "stubborn":
-        return f"I stay with my answer.\n{written(own)}"
+        return Reply("I stay with my answer.", own)
     if kind == "again":
-        return f"I solve it again.\n{written(solve(rng, own.subject, care(rng)))}"
+        return Reply("I solve it again.", solve(rng, own.subject, care(rng)))
     if scores is not None and rng.random() < 0.7:
         best = max(range(len(everyone)), key=lambda i: scores[i])
         if best == 0:
-            return f"My answer has the best score. I stay with it.\n{written(own)}"
-        return f"Agent {best} has the best score.\n{written(everyone[best])}"
+            return Reply("My answer has the best score. I stay with it.", own)
+        return Reply(f"Agent {best} has the best score.", everyone[best])
     if kind == "checker":
         return _checked(rng, own, everyone)
     answer, votes = Counter(work.answer for work in everyone).most_common(1)[0]
     if votes == 1:
-        return f"All answers differ. I solve it again.\n{written(solve(rng, own.subject, care(rng)))}"
+        return Reply("All answers differ. I solve it again.", solve(rng, own.subject, care(rng)))
     remark = "I agree." if answer == own.answer else "I was wrong."
     chosen = own if answer == own.answer else next(work for work in peers if work.answer == answer)
-    return f"{votes} of {len(everyone)} say {answer}. {remark}\n{written(chosen)}"
+    return Reply(f"{votes} of {len(everyone)} say {answer}. {remark}", chosen)
 
 
-def _checked(rng: random.Random, own: Work, everyone: Sequence[Work]) -> str:
+def _checked(rng: random.Random, own: Work, everyone: Sequence[Work]) -> Reply:
     """Check the own solution in detail and answer with what comes out."""
     if len({work.answer for work in everyone}) == 1:
-        return f"All say {own.answer}. I agree.\n{written(own)}"
+        return Reply(f"All say {own.answer}. I agree.", own)
     found = critique(rng, own, "careful")
     if found.right:
-        return f"I checked my steps. They are right.\n{written(own)}"
+        return Reply("I checked my steps. They are right.", own)
     wrong = next((line for line in found.text.split("\n") if line.endswith("wrong.")), "")
-    return f"I find a mistake in mine. {wrong[3:]}\n{refinement(rng, own, found, 'follow')}"
+    return Reply(f"I find a mistake in mine. {wrong[3:]}", refinement(rng, own, found, "follow"))
 
 
 def summary(works: Sequence[Work]) -> str:

@@ -18,10 +18,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.evaluate import estimate
 from teamtune.house.corpus import LEVELS as CORPUS_LEVELS
 from teamtune.house.corpus import document
+from teamtune.house.data import encode
 from teamtune.play import Live, ProtocolFn, ask, waves
 from teamtune.protocols import debate
 from teamtune.protocols.pipeline import pipeline, seats
@@ -155,6 +158,28 @@ def overlap(documents: int, problems: int) -> list[Row]:
             shape = sum(template(q) in templates for q in test)
             rows.append({"task": task, "level": level, "n": len(test), "whole": whole, "template": shape})
     return rows
+
+
+def corpus_table(tokenizer: PreTrainedTokenizerFast, documents: range, longest: int, seed: int = 0) -> list[Row]:
+    """The corpus by kind of document: shares, mean ids, mean learned ids, and how many are too long to be used."""
+    kinds: dict[str, list[tuple[int, int]]] = {}
+    for index, (ids, mask) in zip(documents, encode(tokenizer, seed, documents), strict=True):
+        kinds.setdefault(document(seed, index).kind, []).append((len(ids), sum(mask)))
+    everything = [size for sizes in kinds.values() for size in sizes]
+    rows: list[Row] = []
+    for kind, sizes in [*kinds.items(), ("all", everything)]:
+        used = [size for size in sizes if size[0] <= longest]
+        rows.append(
+            {
+                "kind": kind,
+                "n": len(sizes),
+                "share": round(len(sizes) / len(documents), 4),
+                "ids": round(sum(ids for ids, _ in used) / max(len(used), 1), 1),
+                "learned": round(sum(learned for _, learned in used) / max(len(used), 1), 1),
+                "too_long": len(sizes) - len(used),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["share"])
 
 
 def template(question: str) -> str:

@@ -1,1 +1,1 @@
-
+"""Protocols: who is asked what, and who reads whom."""

@@ -16,14 +16,17 @@ SUMMARISER = "You sum up what several agents say about a problem."
 
 
 def seats(sampling: Sampling, count: int) -> tuple[Agent, ...]:
+    """`count` debaters on one base, "debater-0" and so on."""
     return tuple(Agent(f"debater-{i}", DEBATER, sampling) for i in range(count))
 
 
 def first(problem: Problem) -> tuple[Message, ...]:
+    """What every debater is asked in the first round."""
     return (user(f"{problem.question}\n{problem.ending}"),)
 
 
 def listed(solutions: Sequence[str]) -> str:
+    """Solutions one after the other, numbered from 1."""
     return "\n\n".join(f"Agent {i}:\n{text}" for i, text in enumerate(solutions, 1))
 
 

@@ -22,6 +22,7 @@ def in_words(score: float) -> str:
 
 
 def graded(score: float) -> str:
+    """A score as it is shown: "score 0.873, likely right"."""
     return f"score {score:.3f}, {in_words(score)}"
 
 

@@ -26,14 +26,17 @@ def seats(sampling: Sampling) -> tuple[Agent, ...]:
 
 
 def generate(problem: Problem) -> tuple[Message, ...]:
+    """What the generator is asked: the question and how to close the answer."""
     return (user(f"{problem.question}\n{problem.ending}"),)
 
 
 def verify(problem: Problem, solution: str) -> tuple[Message, ...]:
+    """What the verifier is asked: the question with the solution to check."""
     return (user(f"Problem: {problem.question}\n\nSolution:\n{solution}\n\n{problem.ending}"),)
 
 
 def refine(problem: Problem, solution: str, feedback: str = NO_FEEDBACK) -> tuple[Message, ...]:
+    """What the refiner is asked: question, solution and, where a verifier plays, its critique."""
     text = f"Problem: {problem.question}\n\nSolution:\n{solution}\n\nFeedback:\n{feedback}\n\n{problem.ending}"
     return (user(text),)
 

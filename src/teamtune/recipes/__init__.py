@@ -1,1 +1,1 @@
-
+"""Recipes: from a task to a trained and measured team, top to bottom."""

@@ -9,20 +9,25 @@ The ablations of MALT's paper are runs of this on one trained team:
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from teamtune.adapters import check_adapter
 from teamtune.engines import EngineSpec
-from teamtune.protocols.pipeline import seats
-from teamtune.recipes.systems import System, compare, play_pipeline, trained_tokens
+from teamtune.models import fingerprint
+from teamtune.protocols.pipeline import ROLES, seats
+from teamtune.recipes.malt import preferring_seats
+from teamtune.recipes.systems import System, base_team, compare, play_pipeline, trained_tokens
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, check_apart
 from teamtune.types import Sampling, Team, TeamtuneError
 
 T = TypeVar("T")
+Stage = Literal["dpo", "sft"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Evaluation:
     out: Path
     """run folder of this evaluation"""
     task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec()
-    stage: Literal["dpo", "sft"] = "dpo"
+    stage: Stage = "dpo"
     """which weights: after DPO, or after SFT alone (STaR)"""
     roles: Literal["G", "GV", "GR", "GVR"] = "GVR"
     """which roles play"""
@@ -45,13 +50,19 @@ class Evaluation:
     votes: int = 3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.votes < 1:
+            raise TeamtuneError(f"votes is {self.votes}; it must be 1 or above")
+
 
 def main(cfg: Evaluation, command: str = "") -> Run:
+    """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
     team = trained_team(cfg.run, cfg.sampling, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
     check_apart(trained_on(cfg.run).load("train"), cfg.task.load("test"))
     seed = cfg.seed + 1_000_003
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
-    tokens = tokens_of(cfg.run, cfg.stage)
+    playing = [seat for seat in ROLES if seat[0].upper() in cfg.roles and seat not in cfg.untrained]
+    tokens = tokens_of(cfg.run, cfg.stage, playing)
     with Run(cfg.out, cfg, command) as run:
         played = play_pipeline(run, "test/team", cfg.task, team, cfg.engine, cfg.votes, seed, cfg.roles)
         systems = [
@@ -67,7 +78,10 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
         raise TeamtuneError(f"{str(folder)!r} is no run folder: it holds no config.json")
-    config = json.loads(file.read_text())["config"]
+    try:
+        config = dict(json.loads(file.read_bytes())["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TeamtuneError(f"{file} is corrupt; mend it, or train again in another folder") from error
     if config.get("__type__") != "Malt":
         raise TeamtuneError(
             f"{str(folder)!r} is a run of {config.get('__type__')}, which trains no team; give a malt run"
@@ -104,29 +118,39 @@ def rounds_of(folder: Path) -> list[Path]:
     return [folder / f"round-{number + 1}" for number in range(rounds)] if rounds > 1 else [folder]
 
 
-def tokens_of(folder: Path, stage: str) -> int:
-    """Target tokens that the run has trained on up to the stage, over all its rounds and epochs."""
+def tokens_of(folder: Path, stage: Stage, playing: Sequence[str]) -> int:
+    """Target tokens that the playing seats were trained on up to the stage, over all the run's rounds and epochs."""
     config = _config(folder)
     total = 0
-    *before, last = rounds_of(folder)
-    for place in [*before, last]:
-        for rows, name in (("sft-rows", "sft"), ("pairs", "dpo")):
-            if (place / rows / "DONE.json").exists() and not (place == last and name == "dpo" and stage == "sft"):
-                total += config[name]["epochs"] * trained_tokens(read_table(place / rows))
+    for place in rounds_of(folder):
+        total += config["sft"]["epochs"] * trained_tokens(read_table(place / "sft-rows"), playing)
+        later = place == rounds_of(folder)[-1] and stage == "sft"
+        if _preferring(config) and not later:
+            total += config["dpo"]["epochs"] * trained_tokens(read_table(place / "pairs"), playing)
     return total
 
 
-def trained_team(folder: Path, sampling: Sampling, stage: Literal["dpo", "sft"] = "dpo") -> Team:
-    """The team that a run trained; a seat without an adapter of the stage has the one of the stage before."""
+def _preferring(config: dict[str, Any]) -> list[str]:
+    return preferring_seats(config["train_seats"], config["dpo_generator"])
+
+
+def trained_team(folder: Path, sampling: Sampling, stage: Stage = "dpo") -> Team:
+    """The team that a run trained; a seat that the stage does not train has the adapter of the stage before.
+
+    Raises TeamtuneError where a stage of the run is unfinished or one of its adapters is gone.
+    """
     config, last = _config(folder), rounds_of(folder)[-1]
-    stages = ["sft", "dpo"] if stage == "dpo" else ["sft"]
-    team = Team(config["model"], seats(sampling))
+    adapters = {seat: str(last / "sft" / seat) for seat in config["train_seats"]}
+    stages = ["sft"]
+    if stage == "dpo" and _preferring(config):
+        adapters |= {seat: str(last / "dpo" / seat) for seat in _preferring(config)}
+        stages.append("dpo")
     for name in stages:
-        if not (last / name).exists():
-            continue
-        read_table(last / name)  # an unsealed stage holds no finished adapters
-        found = {a.name: str(last / name / a.name) for a in team.agents if (last / name / a.name).exists()}
-        team = team.adopt(found)
-    if all(agent.adapter is None for agent in team.agents):
-        raise TeamtuneError(f"{str(folder)!r} holds no trained team; finish its recipe first")
-    return team
+        if not (last / name / "DONE.json").exists():
+            less = "; --stage sft takes the team as it is before DPO" if name == "dpo" else ""
+            raise TeamtuneError(
+                f"{str(folder)!r} holds no trained team, its {name} is not done; finish its recipe first{less}"
+            )
+    prints = [fingerprint(check_adapter(path)) for path in adapters.values()]
+    team = base_team(config["model"], seats(sampling), _of(EngineSpec, config["engine"])).adopt(adapters)
+    return replace(team, weights=" ".join([team.weights, *prints]))

@@ -6,6 +6,7 @@ DPO of verifier and refiner on good against bad siblings -> the team on test pro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from teamtune.protocols.pipeline import ROLES, pipeline, seats
 from teamtune.recipes.systems import (
     System,
     alone_and_together,
+    base_team,
     compare,
     play_debate,
     play_pipeline,
@@ -55,7 +57,7 @@ class Malt:
     """a turn is positive where its value is strictly above this"""
     rounds: int = 1
     """how often to roll out and train; the paper does it once"""
-    roles: tuple[str, ...] = ("generator", "verifier", "refiner")
+    train_seats: tuple[str, ...] = ("generator", "verifier", "refiner")
     """seats to train; the others stay at the base"""
     dpo_generator: bool = False
     """train the generator by DPO too (the paper does not, for an instruct model)"""
@@ -70,7 +72,7 @@ class Malt:
     votes: int = 3
     """passes of the pipeline that vote at test time"""
     baselines: Literal["none", "base", "all"] = "all"
-    """base: untrained alone and as a team; all: also after STaR (the SFT stage), and in debate"""
+    """base: untrained alone and as a team; all: also in debate and, with one round, after STaR (the SFT stage)"""
     driver: Driver = "waves"
     seed: int = 0
 
@@ -83,9 +85,9 @@ class Malt:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
         if not 0 <= self.threshold < 1:
             raise TeamtuneError(f"threshold is {self.threshold}; it must lie in [0, 1)")
-        unknown = [role for role in self.roles if role not in ROLES]
-        if unknown or not self.roles:
-            raise TeamtuneError(f"roles are {list(self.roles)}; choose from {', '.join(ROLES)}")
+        unknown = [seat for seat in self.train_seats if seat not in ROLES]
+        if unknown or not self.train_seats:
+            raise TeamtuneError(f"train_seats are {list(self.train_seats)}; choose from {', '.join(ROLES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Trained:
     star: Team
     team: Team
     alone_tokens: int = 0
-    """those of the generator, which is all that the single agent of STaR was trained on"""
+    """those of the generator's SFT, which is all that the single agent of STaR was trained on"""
     star_tokens: int = 0
     tokens: int = 0
 
@@ -103,7 +105,7 @@ class Trained:
 def main(cfg: Malt, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     check_apart(cfg.task.load("train"), cfg.task.load("test"))
-    base = Team(cfg.model, seats(cfg.sampling))
+    base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command) as run:
         for number in range(cfg.rounds):
@@ -117,7 +119,7 @@ def train_round(run: Run, cfg: Malt, before: Trained, number: int = 0) -> Traine
     """One round: roll out the tree, back values up, SFT, DPO. Every round draws anew."""
     prefix = f"round-{number + 1}/" if cfg.rounds > 1 else ""
     team, seed = before.team, cfg.seed + 10_007 * number
-    roles = [role for role in ROLES if role in cfg.roles]
+    roles = [role for role in ROLES if role in cfg.train_seats]
     tree = partial(pipeline, width=cfg.width)
     how = Rollout(seed=seed, driver=cfg.driver)
     turns = run.work(f"{prefix}turns", rollout, cfg.task, "train", team, tree, cfg.engine, how)
@@ -127,7 +129,7 @@ def train_round(run: Run, cfg: Malt, before: Trained, number: int = 0) -> Traine
     enough(rows, roles)
     sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
     star = team.adopt({role: str(sft.path / role) for role in roles})
-    preferring = [role for role in roles if role != "generator" or cfg.dpo_generator]
+    preferring = preferring_seats(roles, cfg.dpo_generator)
     alone = before.alone_tokens + cfg.sft.epochs * trained_tokens(rows, ["generator"])
     star_tokens = before.tokens + cfg.sft.epochs * trained_tokens(rows)
     if not preferring:
@@ -137,6 +139,11 @@ def train_round(run: Run, cfg: Malt, before: Trained, number: int = 0) -> Traine
     dpo = run.train(f"{prefix}dpo", fit, pairs, star, preferring, cfg.lora, cfg.preference, cfg.dpo, seed)
     final = star.adopt({role: str(dpo.path / role) for role in preferring})
     return Trained(star, final, alone, star_tokens, star_tokens + cfg.dpo.epochs * trained_tokens(pairs))
+
+
+def preferring_seats(trained: Sequence[str], dpo_generator: bool) -> list[str]:
+    """The seats that DPO trains."""
+    return [seat for seat in trained if seat != "generator" or dpo_generator]
 
 
 def enough(table: Table, agents: list[str]) -> None:
@@ -158,8 +165,10 @@ def played_systems(run: Run, cfg: Malt, base: Team, done: Trained) -> list[Syste
     if cfg.baselines != "none":
         systems += alone_and_together("", solo("test/base-solo", team=base), passes("test/base", team=base), cfg.votes)
     if cfg.baselines == "all":
-        talked = play_debate(run, "test/debate", cfg.task, cfg.model, cfg.sampling, cfg.engine, seed)
+        talked = play_debate(run, "test/debate", cfg.task, base, cfg.sampling, cfg.engine, seed)
         systems.append(System("Debate 3x3", talked, votes=1))
+    # Later rounds start from adapters that DPO has trained, so their SFT stage is no STaR.
+    if cfg.baselines == "all" and cfg.rounds == 1:
         alone, together = solo("test/star-solo", team=done.star), passes("test/star", team=done.star)
         systems += [
             replace(system, trained_tokens=done.alone_tokens if system.played is alone else done.star_tokens)

@@ -1,36 +1,65 @@
-"""What a recipe will cost, before anything is done: generations and rows."""
+"""What a recipe will cost, before anything is done: generations, tokens and rows, at most and expected.
+
+The same checks as a run's are made on the task and on a local model, so a dry run of what cannot run fails too.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from teamtune.credit.tree import hoeffding
+from teamtune.models import model_path
 from teamtune.recipes.baselines import Baselines
-from teamtune.recipes.evaluation import Evaluation
-from teamtune.recipes.malt import Malt
+from teamtune.recipes.evaluation import Evaluation, trained_team
+from teamtune.recipes.malt import Malt, preferring_seats
+from teamtune.tasks import check_apart
 
 Plan = dict[str, Any]
+HALF = "expected, were every answer half as long as max_tokens"
+EVEN = "expected, were every turn as likely good as bad"
 
 
 def malt_plan(cfg: Malt) -> Plan:
-    """Generations and the largest possible numbers of rows of a MALT run; tokens at most `max_tokens` each."""
+    """Generations, tokens and rows of a MALT run.
+
+    Rows are expected as if every turn were good with probability one half, by itself: half of the turns for SFT,
+    and width * (width - 1) / 4 pairs of a group of siblings, less what the caps leave out.
+    """
+    check_apart(cfg.task.load("train"), cfg.task.load("test"))
+    checked(cfg.model, cfg.engine.kind)
     n, problems = cfg.width, cfg.task.train
-    per_problem = n + n**2 + n**3
-    training = cfg.rounds * problems * per_problem
-    testing = cfg.task.test * calls_a_test_problem(cfg)
-    dpo = {"verifier": n, "refiner": n**2} | ({"generator": 1} if cfg.dpo_generator else {})
+    turns = {"generator": n, "verifier": n**2, "refiner": n**3}
+    groups = {"generator": 1, "verifier": n, "refiner": n**2}
+    preferring = preferring_seats(cfg.train_seats, cfg.dpo_generator)
     most = (n // 2) * (n - n // 2)  # pairs of one sibling group at the most
-    pairs = sum(groups for role, groups in dpo.items() if role in cfg.roles) * most
+    capped = lambda rows, cap: min(rows, cap) if cap else rows  # noqa: E731
+    total = lambda per_problem: round(cfg.rounds * problems * per_problem)  # noqa: E731
+    training = total(sum(turns.values()))
+    testing = cfg.task.test * calls_a_test_problem(cfg)
     return {
-        "generations per training problem": per_problem,
+        "generations per training problem": sum(turns.values()),
         "training generations": training,
         "test generations": testing,
-        "generated tokens at most": (training + testing) * cfg.sampling.max_tokens,
-        "SFT rows at most": cfg.rounds
-        * problems
-        * sum({"generator": n, "verifier": n**2, "refiner": n**3}[r] for r in cfg.roles),
-        "DPO pairs at most": cfg.rounds * problems * pairs,
+        **tokens(training + testing, cfg.sampling.max_tokens),
+        "SFT rows at most": total(sum(capped(turns[s], cfg.sft_cap) for s in cfg.train_seats)),
+        f"SFT rows {EVEN}": total(sum(capped(turns[s] / 2, cfg.sft_cap) for s in cfg.train_seats)),
+        "DPO pairs at most": total(sum(capped(groups[s] * most, cfg.pair_cap) for s in preferring)),
+        f"DPO pairs {EVEN}": total(sum(capped(groups[s] * n * (n - 1) / 4, cfg.pair_cap) for s in preferring)),
         "value error of a generator turn (Hoeffding, 95 %)": f"+- {hoeffding(n * n, nodes=n):.2f}{_uninformative(n)}",
+    }
+
+
+def checked(model: str, engine: str) -> None:
+    """A model that is not there stops a dry run too. The hub is not asked."""
+    if engine != "scripted":
+        model_path(model)
+
+
+def tokens(generations: int, longest: int) -> Plan:
+    """Generated tokens, at most and expected."""
+    return {
+        "generated tokens at most": generations * longest,
+        f"generated tokens {HALF}": generations * longest // 2,
     }
 
 
@@ -42,22 +71,23 @@ def _uninformative(width: int) -> str:
 def calls_a_test_problem(cfg: Malt) -> int:
     """Calls a test problem over all systems that the run compares."""
     pass_calls, alone = 3 * cfg.votes, 3 * cfg.votes
-    sets = {"none": 0, "base": 1, "all": 2}[cfg.baselines]
+    star = cfg.baselines == "all" and cfg.rounds == 1
+    sets = (cfg.baselines != "none") + star
     debate = 9 if cfg.baselines == "all" else 0
     return pass_calls + sets * (pass_calls + alone) + debate
 
 
 def baselines_plan(cfg: Baselines) -> Plan:
-    calls = 3 * cfg.votes + 3 * cfg.votes + cfg.debaters**2
-    return {
-        "test generations": calls * cfg.task.test,
-        "generated tokens at most": calls * cfg.task.test * cfg.sampling.max_tokens,
-    }
+    """Generations and tokens of a baselines run."""
+    cfg.task.load("test")
+    checked(cfg.model, cfg.engine.kind)
+    calls = (3 * cfg.votes + 3 * cfg.votes + cfg.debaters**2) * cfg.task.test
+    return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
 
 
 def evaluation_plan(cfg: Evaluation) -> Plan:
-    calls = len(cfg.roles) * cfg.votes
-    return {
-        "test generations": calls * cfg.task.test,
-        "generated tokens at most": calls * cfg.task.test * cfg.sampling.max_tokens,
-    }
+    """Generations and tokens of an evaluation."""
+    cfg.task.load("test")
+    trained_team(cfg.run, cfg.sampling, cfg.stage)
+    calls = len(cfg.roles) * cfg.votes * cfg.task.test
+    return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}

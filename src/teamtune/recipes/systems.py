@@ -9,7 +9,7 @@ One line of the comparison:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from teamtune.engines import EngineSpec
@@ -21,7 +21,7 @@ from teamtune.protocols.solo import solo
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import TaskSpec, grade_turns
-from teamtune.types import Row, Sampling, Team, TeamtuneError
+from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
 from teamtune.vote import vote_score
 
 
@@ -41,6 +41,13 @@ class System:
     played: Played
     votes: int = 0
     trained_tokens: int = 0
+
+
+def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team:
+    """The untrained team. A base that cannot be had stops here, before a run folder is made."""
+    from teamtune.models import identity  # takes torch along, which a report does without
+
+    return Team(model, agents, "" if engine.kind == "scripted" else identity(model))
 
 
 def play_test(
@@ -74,14 +81,14 @@ def play_debate(
     run: Run,
     name: str,
     task: TaskSpec,
-    model: str,
+    base: Team,
     sampling: Sampling,
     engine: EngineSpec,
     seed: int,
     size: int = 3,
 ) -> Played:
     """The untrained base in debate with itself, `size` agents over `size` rounds (Du et al.)."""
-    team = Team(model, debating.seats(sampling, size))
+    team = replace(base, agents=debating.seats(sampling, size))
     protocol = partial(debating.debate, agents=size, rounds=size)
     return play_test(run, name, task, team, protocol, engine, Rollout(1, seed))
 
@@ -172,7 +179,7 @@ def _measured(system: System) -> tuple[dict[str, float], list[Row]]:
     return scores(turns, system.played.grades.rows(), system.votes), turns
 
 
-def trained_tokens(table: Table, agents: Sequence[str] = ()) -> int:
-    """Target tokens in the rows of the agents (none named: of all): answers of SFT rows, both answers of pairs."""
-    rows = [row for row in table.rows() if not agents or row["agent"] in agents]
+def trained_tokens(table: Table, agents: Sequence[str] | None = None) -> int:
+    """Target tokens in the rows of the agents (None: of all): answers of SFT rows, both answers of pairs."""
+    rows = [row for row in table.rows() if agents is None or row["agent"] in agents]
     return sum(len(row.get(column) or ()) for row in rows for column in ("token_ids", "chosen_ids", "rejected_ids"))

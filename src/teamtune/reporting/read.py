@@ -52,13 +52,14 @@ def expected(config: Row) -> list[str]:
     played: list[str] = []
     training: list[str] = []
     if config.get("__type__") == "Malt":
-        preferring = set(config["roles"]) - (set() if config["dpo_generator"] else {"generator"})
+        preferring = set(config["train_seats"]) - (set() if config["dpo_generator"] else {"generator"})
         names = ["turns", "grades", "values", "sft-rows", "sft", *(["pairs", "dpo"] if preferring else [])]
         rounds = config["rounds"]
         prefixes = [f"round-{number + 1}/" for number in range(rounds)] if rounds > 1 else [""]
         training = [prefix + name for prefix in prefixes for name in names]
         base = ["base-solo", "base"] if config["baselines"] != "none" else []
-        played = [*base, *(["debate", "star-solo", "star"] if config["baselines"] == "all" else []), "malt"]
+        more = [] if config["baselines"] != "all" else ["debate", *(["star-solo", "star"] if rounds == 1 else [])]
+        played = [*base, *more, "malt"]
     elif config.get("__type__") == "Baselines":
         played = ["base-solo", "base", "debate"]
     elif config.get("__type__") == "Evaluation":
@@ -98,7 +99,8 @@ def _stage(folder: Path, name: str) -> Row:
     place = folder / name
     if not (place / "DONE.json").exists():
         log = place / "log.jsonl"
-        logged = log.read_bytes().count(b"\n") if log.exists() else 0
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        logged = sum(len(line["turns"]) for line in map(_json, lines) if isinstance(line, dict) and "turns" in line)
         return _bare(name, "unfinished") | {"logged": logged}
     done = _json((place / "DONE.json").read_text(errors="replace"))
     if not isinstance(done, dict) or not {"rows", "counts", "seconds"} <= done.keys():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from teamtune.grading.number import grade as grade
-from teamtune.tasks.plan import Operand, Plan, Ref, Step, draw, results
+from teamtune.tasks.plan import Operand, Plan, Ref, Step, distinct, draw, results
 from teamtune.types import Problem, TeamtuneError
 
 ENDING = "End with a line: Answer: <number>"
@@ -44,8 +44,8 @@ Terms = tuple[Term, ...]
 # level -> (number of terms, how many of them are products, largest number)
 LEVELS: dict[str, tuple[int, int, int]] = {
     "paper": (4, 2, 29),
-    "1": (2, 1, 12),
-    "2": (3, 1, 20),
+    "1": (2, 1, 30),
+    "2": (3, 1, 30),
     "3": (4, 2, 29),
     "4": (5, 2, 40),
     "5": (6, 3, 60),
@@ -68,10 +68,12 @@ def make(rng: random.Random, level: str) -> Terms:
 
 
 def expression(terms: Terms) -> str:
+    """ "12 + 7 * 23 + 5 - 14 * 9"."""
     return str(terms[0]) + "".join(f" {term.sign} {term}" for term in terms[1:])
 
 
 def question(terms: Terms) -> str:
+    """The question that a problem asks about its terms."""
     return f"What is the result of {expression(terms)}?"
 
 
@@ -117,6 +119,7 @@ def worked(terms: Terms) -> str:
 
 
 def terms_at(split: str, seed: int, index: int, level: str = DEFAULT_LEVEL) -> Terms:
+    """The expression that (split, seed, index) names; raises TeamtuneError for an unknown split."""
     return draw(f"arithmetic-{level}", split, seed, index, lambda rng: make(rng, level), question)
 
 
@@ -125,8 +128,8 @@ def load(split: str, count: int, seed: int = 0, level: str = DEFAULT_LEVEL) -> l
     if level not in LEVELS:
         raise TeamtuneError(f"arithmetic has no level {level!r}; choose one of {', '.join(LEVELS)}")
     problems = []
-    for index in range(count):
-        terms = terms_at(split, seed, index, level)
+    drawn = distinct(f"arithmetic level {level}", count, lambda i: terms_at(split, seed, i, level), question)
+    for index, terms in drawn:
         answer = str(results(plan(terms))[-1])
         meta = {"level": level, "solution": worked(terms)}
         problems.append(Problem(f"arithmetic-{level}/{split}/{seed}/{index}", question(terms), answer, ENDING, meta))

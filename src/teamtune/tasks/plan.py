@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -61,6 +61,7 @@ def calculate(op: Op, x: int, y: int) -> int:
 
 
 def value(operand: Operand, results: Sequence[int]) -> int:
+    """An operand as a number, given the results of the steps so far."""
     return results[operand.step] if isinstance(operand, Ref) else operand
 
 
@@ -103,3 +104,21 @@ def draw(
         item = make(rng)
         if split_of(question(item)) == split:
             return item
+
+
+def distinct(
+    name: str, count: int, item_at: Callable[[int], T], question: Callable[[T], str]
+) -> Iterator[tuple[int, T]]:
+    """The first `count` items with different questions, with their indices.
+
+    Raises TeamtuneError where a level has too few different questions for that.
+    """
+    seen: set[str] = set()
+    for index in range(20 * count + 1000):
+        item = item_at(index)
+        if question(item) not in seen:
+            seen.add(question(item))
+            yield index, item
+        if len(seen) == count:
+            return
+    raise TeamtuneError(f"{name} has only about {len(seen)} different questions; ask for fewer than {count}")

@@ -1,9 +1,9 @@
 """Short word problems in the manner of GSM8K, composed on the fly: unlimited, deterministic from (split, seed, index).
 
-    question  "Mia fills 6 bags with 14 shells in each. Her brother is 9 years old. She gives 25 shells to Omar.
+    question  "Mia fills 6 bags with 14 shells in each. Omar is 9 years old. She gives 25 shells to Omar.
                How many shells does Mia have now?"
     answer    "59"
-    solution  "Mia fills 6 * 14 = 84 shells. Then 84 - 25 = 59 shells are left."
+    solution  "There are 6 * 14 = 84 shells in all. Then 84 - 25 = 59 shells are left.\nAnswer: 59"
 
 A story is a start, a chain of events and a question; each event is one or two steps of the calculation. The level is
 the number of steps. Levels 1 to 4 are in the house model's corpus; 5 and 6 are longer than anything it has seen.
@@ -16,7 +16,7 @@ import random
 from dataclasses import dataclass
 
 from teamtune.grading.number import grade as grade
-from teamtune.tasks.plan import Plan, Ref, Step, draw, results
+from teamtune.tasks.plan import Plan, Ref, Step, distinct, draw, results
 from teamtune.tasks.story_events import EVENTS, MONEY_EVENTS, NAMES, SELL, STARTS, THINGS, Event, distractor
 from teamtune.types import Problem, TeamtuneError
 
@@ -45,7 +45,8 @@ def make(rng: random.Random, level: str) -> Story:
 def _try(rng: random.Random, size: int) -> Story | None:
     """One attempt; None where a number left the range that the task allows."""
     name, female = rng.choice(NAMES)
-    other, third = rng.sample([n for n, _ in NAMES if n != name], 2)
+    # The others are of the other sex, so that "she" and "he" are never in doubt.
+    other, third = rng.sample([n for n, is_female in NAMES if is_female != female], 2)
     words = {
         "name": name,
         "other": other,
@@ -89,19 +90,18 @@ def _try(rng: random.Random, size: int) -> Story | None:
     if rng.random() < 0.35:
         text, distraction = distractor(rng)
         sentences.insert(rng.randint(1, len(sentences)), text.format(**words))
-    sentences.append(_asks(rng, unit, steps[-1]).format(**words))
+    sentences.append(_asks(rng, unit).format(**words))
     return Story(" ".join(sentences), tuple(steps), distraction)
 
 
-def _asks(rng: random.Random, unit: str, last: Step) -> str:
-    if last.label.startswith("each"):
-        return rng.choice(["How many does each of them get?", "How many are there for each?"])
+def _asks(rng: random.Random, unit: str) -> str:
+    """The question; it names the owner, for others in the story may own such things too."""
     if unit == "dollars":
         return rng.choice(["How many dollars does {name} have now?", "How much money does {name} have in the end?"])
     return rng.choice(
         [
             "How many {things} does {name} have now?",
-            "How many {things} are there in the end?",
+            "How many {things} does {name} have in the end?",
             "How many are left with {name}?",
         ]
     )
@@ -119,6 +119,7 @@ def worked(plan: Plan) -> str:
 
 
 def story_at(split: str, seed: int, index: int, level: str = DEFAULT_LEVEL) -> Story:
+    """The story that (split, seed, index) names; raises TeamtuneError for an unknown split."""
     return draw(f"stories-{level}", split, seed, index, lambda rng: make(rng, level), lambda s: s.question)
 
 
@@ -127,8 +128,8 @@ def load(split: str, count: int, seed: int = 0, level: str = DEFAULT_LEVEL) -> l
     if level not in LEVELS:
         raise TeamtuneError(f"stories has no level {level!r}; choose one of {', '.join(LEVELS)}")
     problems = []
-    for index in range(count):
-        story = story_at(split, seed, index, level)
+    stories = distinct(f"stories level {level}", count, lambda i: story_at(split, seed, i, level), lambda s: s.question)
+    for index, story in stories:
         answer = str(results(story.plan)[-1])
         meta = {"level": level, "solution": worked(story.plan)}
         problems.append(Problem(f"stories-{level}/{split}/{seed}/{index}", story.question, answer, ENDING, meta))

@@ -156,8 +156,8 @@ def gives(rng: random.Random, now: int, so_far: int) -> Told | None:
         [
             f"{{She}} gives {b} {{things}} to {{other}}.",
             f"Then {{name}} loses {b} of them.",
-            f"{{other}} takes {b} {{things}} away.",
-            f"{b} of the {{things}} break.",
+            f"{{other}} takes {b} {{things}} away from {{name}}.",
+            f"{b} of {{name}}'s {{things}} break.",
             f"{{name}} sends {b} {{things}} to {{third}}.",
         ]
     )
@@ -175,9 +175,14 @@ def gives(rng: random.Random, now: int, so_far: int) -> Told | None:
 def grows(rng: random.Random, now: int, so_far: int) -> Told:
     k = rng.choice([2, 2, 3, 3, 4, 5])
     word = {2: "doubles", 3: "triples"}.get(k)
-    text = rng.choice([f"Later {{she}} has {k} times as many.", f"The number of {{things}} grows to {k} times that."])
+    text = rng.choice(
+        [
+            f"Later {{she}} has {k} times as many as before.",
+            f"The number of {{name}}'s {{things}} grows to {k} times that.",
+        ]
+    )
     if word and rng.random() < 0.6:
-        text = f"Then the number of {{things}} {word}."
+        text = f"Then the number of {{name}}'s {{things}} {word}."
     step = Step(
         "*",
         now_of(now, so_far),
@@ -198,7 +203,7 @@ def shares(rng: random.Random, now: int, so_far: int) -> Told | None:
         [
             f"{{She}} puts them evenly into {k} boxes and keeps one box.",
             f"{{name}} splits the {{things}} into {k} equal parts and keeps one part.",
-            f"The {{things}} are divided evenly among {k} people, and {{name}} is one of them.",
+            f"{{name}}'s {{things}} are divided evenly among {k} people, and {{name}} is one of them.",
         ]
     )
     step = Step(
@@ -234,7 +239,7 @@ def eats(rng: random.Random, now: int, so_far: int) -> Told | None:
         [
             "{She} uses {a} {things} a day for {b} days.",
             "{name} gives {a} {things} to each of {b} friends.",
-            "{other} borrows {a} {things} a week for {b} weeks.",
+            "{other} borrows {a} of {name}'s {things} a week for {b} weeks.",
         ]
     )
     return _daily(rng, now, so_far, "-", text, "{things} that go", "So {calc} {things} are left.")
@@ -244,7 +249,7 @@ def restocks(rng: random.Random, now: int, so_far: int) -> Told | None:
     text = rng.choice(
         [
             "{She} buys {a} more bags of {b} {things} each.",
-            "{other} brings {a} boxes with {b} {things} in each.",
+            "{other} brings {name} {a} boxes with {b} {things} in each.",
             "{name} makes {a} {things} a day for {b} days more.",
         ]
     )

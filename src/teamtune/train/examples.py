@@ -48,10 +48,12 @@ def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer) 
 
 
 def sft_example(row: Row, renderer: Renderer) -> Example:
+    """The ids of an SFT row."""
     return example(row, row["completion"], row["token_ids"], renderer)
 
 
 def pair_example(row: Row, renderer: Renderer) -> Pair:
+    """The ids of both sides of a preference row."""
     return Pair(
         example(row, row["chosen"], row["chosen_ids"], renderer),
         example(row, row["rejected"], row["rejected_ids"], renderer),

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from teamtune.engines.render import Renderer
-from teamtune.models import native_bfloat16
+from teamtune.models import native_bfloat16, told_when_full
 from teamtune.train import losses
 from teamtune.train.examples import pair_example, sft_example
 from teamtune.train.objective import (
@@ -103,7 +103,7 @@ def fit_model(
     reference = None
     if isinstance(objective, Preference):
         reference = reference_of(
-            folder, model, first_epoch(items, schedules, options), objective, autocast(model, options)
+            folder, model, first_epoch(items, schedules, options, model.mixes), objective, autocast(model, options)
         )
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(folder.name, total=steps, completed=done)
@@ -150,17 +150,24 @@ def schedule(count: int, options: Fit, seed: int, agent: str) -> list[list[int]]
 
 
 def first_epoch(
-    items: Mapping[str, Sequence[Item]], schedules: Mapping[str, list[list[int]]], options: Fit
+    items: Mapping[str, Sequence[Item]], schedules: Mapping[str, list[list[int]]], options: Fit, mix: bool
 ) -> Iterator[list[Item]]:
     """The micro-batches of the first epoch; the reference is computed on just these, so step 0 meets it exactly."""
     counts = {agent: math.ceil(len(own) / options.batch) for agent, own in items.items()}
     for step in range(max(counts.values())):
         now = [items[a][i] for a, plan in schedules.items() if step < counts[a] for i in plan[step]]
-        yield from packed(now, options.micro_tokens)
+        yield from packed(now, options.micro_tokens, mix)
 
 
-def packed(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
-    """Micro-batches of about one length and at most `tokens` padded ids (a single longer item stands alone)."""
+def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[list[Item]]:
+    """Micro-batches of about one length and at most `tokens` padded ids (a single longer item stands alone).
+
+    mix: agents may share one; a model that cannot route its rows has them one after the other.
+    """
+    if not mix:
+        for agent in sorted({item.agent for item in items}):
+            yield from packed([item for item in items if item.agent == agent], tokens)
+        return
     batch: list[Item] = []
     for item in sorted(items, key=lambda item: (len(item), item.agent, item.number)):
         if batch and (sum(i.rows for i in batch) + item.rows) * len(item) > tokens:
@@ -181,10 +188,11 @@ def backward(
     """Gradients of one step, over all agents; per agent the loss and what else the objective reports."""
     weights = Weighted.of(batches)
     sums: dict[str, dict[str, float]] = {agent: {} for agent in batches}
-    for micro in packed([item for batch in batches.values() for item in batch], options.micro_tokens):
-        with autocast(model, options):
-            found = micro_losses(model, micro, objective, weights, reference)
-        found.total.backward()
+    for micro in packed([item for batch in batches.values() for item in batch], options.micro_tokens, model.mixes):
+        with told_when_full(f"a micro-batch of {len(micro)} rows", "lower micro_tokens of the fit"):
+            with autocast(model, options):
+                found = micro_losses(model, micro, objective, weights, reference)
+            found.total.backward()
         for agent, name, value in found.reports:
             sums[agent][name] = sums[agent].get(name, 0.0) + value
     return sums
@@ -218,6 +226,7 @@ def rate_at(options: Fit, step: int, steps: int) -> float:
 
 
 def autocast(model: TeamModel, options: Fit) -> torch.autocast:
+    """The precision of the forward pass that the options ask for on this device."""
     low = options.precision == "bfloat16" or (options.precision == "auto" and native_bfloat16(model.device))
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=low)
 

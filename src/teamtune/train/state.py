@@ -69,4 +69,5 @@ def latest_state(parent: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors saved under a name in a state folder."""
     return load_file(folder / f"{name}.safetensors")

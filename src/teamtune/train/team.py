@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from teamtune.adapters import attach
+from teamtune.adapters import attach, mixes
 from teamtune.models import load_model
 from teamtune.types import Team, TeamtuneError
 
@@ -56,6 +56,7 @@ class TeamModel:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.agents = list(agents)
+        self.mixes = mixes(model, self.agents[0])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(f".{agent}." in name for agent in agents) and "lora_" in name)
 
