@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from teamtune.house import tokenizer as tokenizers
 from teamtune.house.corpus import document
 from teamtune.house.data import batches
+from teamtune.store import Log
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.types import TeamtuneError
 
@@ -132,8 +133,11 @@ def _train(
     stream = batches(tokenizer, cfg.seed, cfg.tokens, cfg.longest)
     for _ in range(done):
         next(stream)
+    curve = out / "metrics.jsonl"
+    before = [line for line in Log(curve).read() if line["step"] < done]  # steps that a killed build took twice
     start, seen = time.monotonic(), 0
-    with open(out / "metrics.jsonl", "a") as log:
+    with open(curve, "w") as log:
+        log.writelines(json.dumps(line) + "\n" for line in before)
         for step in range(done, cfg.steps):
             ids, labels = next(stream)
             for opt in opts:
