@@ -125,7 +125,7 @@ def test_the_corpus_table_counts_every_document(tiny: str) -> None:
 
 
 def test_every_role_of_a_model_is_measured(brief: str) -> None:
-    rows = measure.measure(brief, 3, 1.0, {"arithmetic": ("1",), "stories": ("2",)})
+    rows = list(measure.measure(brief, 3, 1.0, {"arithmetic": ("1",), "stories": ("2",)}))
     assert {row["role"] for row in rows} == {"generator", "verifier", "refiner", "debater", "summariser"}
     assert all(0 <= row["value"] <= 1 and 0 < row["n"] <= 3 for row in rows)
 

@@ -34,7 +34,7 @@ def measure(model: str = "house", problems: int = 500, temperature: float = 1.0,
     from teamtune.house.measure import measure as measured
 
     for row in measured(model, problems, temperature, ALL_LEVELS if all_levels else DEFAULT_LEVELS):
-        print(json.dumps(row))
+        print(json.dumps(row), flush=True)
 
 
 def corpus(documents: int = 12_000, first: int = EARLY, model: str = "house", longest: int = Build().longest) -> None:
@@ -43,7 +43,7 @@ def corpus(documents: int = 12_000, first: int = EARLY, model: str = "house", lo
     from teamtune.models import load_model
 
     for row in corpus_table(load_model(model)[1], range(first, first + documents), longest):
-        print(json.dumps(row))
+        print(json.dumps(row), flush=True)
 
 
 def overlap(documents: int = 270_000, problems: int = 1000) -> None:
@@ -51,7 +51,7 @@ def overlap(documents: int = 270_000, problems: int = 1000) -> None:
     from teamtune.house.measure import overlap as overlapping
 
     for row in overlapping(documents, problems):
-        print(json.dumps(row))
+        print(json.dumps(row), flush=True)
 
 
 def main() -> None:

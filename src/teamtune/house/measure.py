@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,10 +35,9 @@ SEED = 77_000_000  # of problems and sampling
 VERDICT = re.compile(r"verdict:\s*(right|wrong)", re.IGNORECASE)
 
 
-def measure(model: str, problems: int, temperature: float, levels: Mapping[str, Sequence[str]]) -> list[Row]:
-    """All measures for the given levels of each task."""
+def measure(model: str, problems: int, temperature: float, levels: Mapping[str, Sequence[str]]) -> Iterator[Row]:
+    """All measures for the given levels of each task, level by level as they are done."""
     sampling = Sampling(temperature, max_tokens=320)
-    rows: list[Row] = []
     for task, names in levels.items():
         for level in names:
             chosen = find(task).load("dev", problems, SEED, level=level)
@@ -50,8 +49,7 @@ def measure(model: str, problems: int, temperature: float, levels: Mapping[str, 
                 if scores:
                     found = estimate(scores)
                     numbers = {"value": round(found.mean, 4), "se": round(found.se, 4), "n": found.n}
-                    rows.append({"task": task, "level": level, "role": role, "measure": name, **numbers})
-    return rows
+                    yield {"task": task, "level": level, "role": role, "measure": name, **numbers}
 
 
 Scores = list[tuple[str, str, list[float]]]
