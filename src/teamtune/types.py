@@ -177,6 +177,10 @@ class Grade:
     """The extracted answer in canonical form; None where none was found (which scores 0)."""
     score: float
     """1 right, 0 wrong."""
+    rule: str = ""
+    """Which rule found the answer in the text: "boxed", "marked", "last number", ..."""
+    reason: str = ""
+    """Why it was judged so."""
 
 
 Row = dict[str, Any]

@@ -85,12 +85,13 @@ def plain(question: str) -> str:
 
 
 def grade_turns(turns: Sequence[Row], task: TaskSpec, split: str) -> list[Row]:
-    """A grade for every turn: what was read in it and whether that is right."""
+    """A grade for every turn: what was read in it, by which rule, and whether and why that is right."""
     module = find(task.task)
     problems = {p.id: p for p in task.load(split)}
     rows = []
     for row in turns:
         grade = module.grade(problems[row["problem"]], turn_of(row).text)
         key = {name: row[name] for name in ("problem", "take", "turn")}
-        rows.append({**key, "parsed": grade.parsed, "score": grade.score})
+        told = {"rule": grade.rule, "reason": grade.reason}
+        rows.append({**key, "parsed": grade.parsed, "score": grade.score, **told})
     return rows

@@ -1,0 +1,144 @@
+r"""Grade a response whose answer is mathematics in LaTeX: fractions, roots, intervals, sets, tuples, matrices, texts.
+
+    "so $x = \boxed{\frac{6}{5}}$"      gold "\frac65"           equal texts
+    "The answer is $0.5$."              gold "\frac{1}{2}"       equal numbers
+    "\boxed{(5.5, -1.0, 1.0)}"          gold "\left( \frac{11}{2}, -1, 1 \right)"    math-verify
+    "\boxed{x \in [-2,7]}"              gold "x \in [-2,7]"      equal texts
+
+Rules in order: equal after LaTeX that carries no meaning is taken out; equal as numbers; equal as math-verify sees it,
+in a process of its own with limits of time and memory (`workers.py`). Rounded decimals are not equal to closed forms.
+"""
+
+from __future__ import annotations
+
+import re
+
+from teamtune.grading import number
+from teamtune.grading.extract import Found, final, last_line, unwrapped
+from teamtune.grading.workers import shared
+from teamtune.types import Grade, Problem
+
+LONGEST = 500  # an answer longer than this is not compared as mathematics
+
+_CLEAN = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"\\(?:left|right|displaystyle|textstyle|limits|big|Big|bigg|Bigg)(?![a-zA-Z])", ""),
+        (r"\\[!,;:]|\\ |~|\\q?quad(?![a-zA-Z])", ""),
+        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\{,\}", ","),
+        (r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf)|operatorname|[mh]box)\s*\{([^{}]*)\}", r"\1"),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\u00b0|\\degree(?![a-zA-Z])", ""),
+        (r"\\[%$]|[%$]", ""),
+        (r"\\(?:leq)(?![a-zA-Z])", r"\\le"),
+        (r"\\(?:geq)(?![a-zA-Z])", r"\\ge"),
+        (r"\N{MINUS SIGN}", "-"),
+        (r"\\frac\s*\{([^{}]*)\}\s*(\w)", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*(\w)\s*\{", r"\\frac{\1}{"),
+        (r"\\frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}"),
+        (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
+        (r"\s+", ""),
+    )
+]
+_NAME = re.compile(r"[a-zA-Z]\s*(?:=|\\in(?![a-zA-Z]))\s*(?=[^=]*$)")
+_UNIT = re.compile(
+    r"(?<=[\d})])\s*\\?(?:text|mathrm|mbox|,)?\s*\{?\s*\b(?:square |cubic |sq\.? )?(?:units?|inch(?:es)?|in|"
+    r"feet|foot|ft|"
+    r"yards?|yd|miles?|mi|meters?|centimeters?|cm|mm|km|kilometers?|degrees?|dollars?|cents?|hours?|hr|minutes?|min|"
+    r"seconds?|sec|days?|weeks?|months?|years?|mph|pounds?|lbs?|ounces?|oz|grams?|kg|liters?|gallons?|"
+    r"per \w+|students?|people|ways|points?|percent)\b\.?\s*\}?(?:\s*\^\s*\{?[23]\}?)?\s*$"
+)
+_FORMULA = re.compile(r"(?<!\\)\$([^$\n]{1,500})\$|\\\(([^\n]{1,500}?)\\\)")
+
+
+def normal(answer: str) -> str:
+    """LaTeX without what carries no meaning: spaces, sizes, units, degree and percent signs, a leading "x ="."""
+    text = _UNIT.sub("", unwrapped(answer))
+    for pattern, by in _CLEAN:
+        text = pattern.sub(by, text)
+    text = _NAME.sub("", text, count=1) if _NAME.match(text) else text
+    return text.rstrip(".,;:")
+
+
+def extract(text: str) -> Found | None:
+    """The answer as it is written: boxed or marked, else the last formula or number of the last line."""
+    found = final(text)
+    if found:
+        return Found(said(found.text), found.rule)
+    line = last_line(text)
+    formulas = _FORMULA.findall(line)
+    if formulas:
+        return Found(unwrapped(next(filter(None, formulas[-1]))), "last formula")
+    value, rule = (None, "") if "\\" in line else number.extract(line)
+    return Found(value, rule) if value is not None else None
+
+
+def said(answer: str) -> str:
+    """What a sentence says the answer is: "the number is 202" says 202; what is no sentence is left as it is."""
+    bare = re.sub(r"\\[a-zA-Z]+\s*\{[^{}]*\}|\\[a-zA-Z]+|\$[^$]*\$", " ", answer)
+    if len(re.findall(r"(?<![\w{])[a-z]{2,}(?![\w}])", bare)) < 2:
+        return answer
+    leading = re.match(r"\$?(-?[\d.,]+)\$?,? (?:since|because|as|which)\b", answer)
+    if leading:
+        return leading[1].rstrip(",.")
+    tail = re.split(r"\b(?:is|are|equals|be|equal to)\b(?![^$]*\$[^$]*(?:\$[^$]*\$[^$]*)*$)", answer)[-1].strip()
+    formulas = _FORMULA.findall(tail)
+    if formulas:
+        return unwrapped(next(filter(None, formulas[-1])))
+    value = number.settled(tail)
+    return value if value is not None else tail
+
+
+def equal(gold: str, answer: str) -> tuple[bool, str]:
+    """Whether two answers are the same, and why. Symmetric; never raises."""
+    if max(len(gold), len(answer)) > LONGEST:
+        return False, "too long to compare"
+    one, other = _sides(gold, answer)
+    x, y = normal(one), normal(other)
+    if not x or not y:
+        return False, "no answer"
+    if x == y or (x.casefold() == y.casefold() and re.fullmatch(r"[A-Za-z().]{3,}", x)):
+        return True, "equal texts"
+    a, b = _number(one), _number(other)
+    if a is not None and b is not None:
+        return number.same(a, b), f"numbers {b} and {a}"
+    if not re.search(r"[\d\\+\-*/^=(\[]", x + y) and max(len(x), len(y)) > 2:
+        return False, "different texts"
+    first, second = sorted((stripped(one), stripped(other)))
+    return shared().compare(first, second)
+
+
+def _sides(one: str, other: str) -> tuple[str, str]:
+    """Two answers to compare: the right side of an equation where the other one is none."""
+    if ("=" in one) == ("=" in other):
+        return one, other
+    right = lambda text: text.rsplit("=", 1)[-1]  # noqa: E731
+    return (right(one), other) if "=" in one else (one, right(other))
+
+
+def stripped(answer: str) -> str:
+    """An answer as math-verify should read it: without wrapping, units and dollar signs."""
+    bare = re.sub(r"\\[$%]|\$", "", _UNIT.sub("", unwrapped(answer)))
+    return re.sub(r"(\d)\s*\((?=-?\d+\))", r"\1 \\cdot (", bare)
+
+
+def _number(answer: str) -> str | None:
+    """The canonical form of an answer that is one plain number, with its unit at most."""
+    bare = _UNIT.sub("", number.plain(unwrapped(answer))).strip(" $%{}")
+    bare = re.sub(r"\^\s*\\circ|^[a-zA-Z]\s*=", "", bare).strip()
+    if not re.fullmatch(r"-?\s*\$?\s*[\d.,]+(?:\s+\d+)?(?:\s*/\s*\d+)?|-?[\d.]+[eE][+-]?\d+", bare):
+        return None
+    if re.search(r"\d,(?!\d{3}(?!\d))", bare):  # "1,2" is a list
+        return None
+    return number.settled(bare.replace("- ", "-"))
+
+
+def grade(problem: Problem, text: str) -> Grade:
+    """Right if and only if the response's answer equals the gold answer. `parsed` is the gold answer's form if so."""
+    found = extract(text)
+    if found is None or not found.text:
+        return Grade(None, 0.0, found.rule if found else "nothing found", "no answer")
+    right, reason = equal(problem.answer, found.text)
+    shown = problem.answer if right else found.text
+    parsed = _number(shown) or normal(shown)
+    return Grade(parsed[:LONGEST] or None, float(right), found.rule, reason)

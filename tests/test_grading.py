@@ -1,0 +1,452 @@
+"""Graders: what they read, what they call equal, and that no text breaks, blocks or fools them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teamtune.grading import choice, label, math, number, text
+from teamtune.grading.extract import LONGEST, final
+from teamtune.grading.workers import Worker, Workers
+from teamtune.types import Problem
+
+
+def problem(answer: str, question: str = "?", **meta: object) -> Problem:
+    return Problem("p", question, answer, "", meta)
+
+
+# Where the answer stands
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "rule"),
+    [
+        (r"so \boxed{5}.", "5", "boxed"),
+        (r"\boxed{1} no, \boxed{2}", "2", "boxed"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", "boxed"),
+        (r"\boxed{\boxed{5}}", "5", "boxed"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}", "boxed"),
+        (r"\fbox{7}", "7", "boxed"),
+        (r"\boxed 7.", "7", "boxed"),
+        (r"stray } and { then \boxed{3}", "3", "boxed"),
+        (r"\boxed{4} and then \boxed{5", "4", "boxed"),
+        (r"Answer: 3, that is \boxed{4}", "4", "boxed"),
+        ("#### 18", "18", "hashes"),
+        ("#### 17\n#### 18 ", "18", "hashes"),
+        ("Final Answer: 12", "12", "marked"),
+        ("**Final Answer:** 12", "12", "marked"),
+        ("**Final Answer**: 12", "12", "marked"),
+        ("Answer:\n\n$12$", "12", "marked"),
+        ("The answer is $12$. I hope it is correct.", "12", "marked"),
+        ("Final Answer: The final answer is $12$. I hope it is correct.", "12", "marked"),
+        ("The answer to the question is 12.", "12", "marked"),
+        ("They meet at noon. The answer is 4:30 p.m.", "4:30 p.m.", "marked"),
+        ("The answer is Mr. Hill.", "Mr. Hill", "marked"),
+        ("so much\nA: 224", "224", "marked"),
+        ("The answer was 3. No: the answer is 4", "4", "marked"),
+    ],
+)
+def test_the_answer_is_found_where_it_stands(response: str, answer: str, rule: str) -> None:
+    found = final(response)
+    assert found and (found.text, found.rule) == (answer, rule)
+
+
+@pytest.mark.parametrize(
+    "response", ["", "I do not know", "{" * 50, "}" * 50, r"\boxed", r"\boxed{", "answer", "#### "]
+)
+def test_where_no_answer_is_nothing_is_found(response: str) -> None:
+    found = final(response)
+    assert found is None or not found.text
+
+
+def test_an_answer_that_is_taken_back_is_none() -> None:
+    more = "Let me solve it again. " * 20
+    assert final(rf"\boxed{{5}} I apologize, that is wrong. {more}").text == ""  # type: ignore[union-attr]
+    assert final(rf"\boxed{{5}} I apologize, that is wrong. {more} \boxed{{6}}").text == "6"  # type: ignore[union-attr]
+    assert final(r"\boxed{5} I apologize for the length.").text == "5"  # type: ignore[union-attr]
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("response", "value"),
+    [
+        ("The answer is 80 + 150 = 230 miles.", "230"),
+        ("The answer is 80 + 48 + 4 = 132.", "132"),
+        ("Answer: x = 3", "3"),
+        ("Answer: total cost = $50", "50"),
+        ("Answer: 2 = 1 + 1", "2"),
+        (r"\boxed{\frac{3}{4}}", "3/4"),
+        (r"\boxed{\dfrac34}", "3/4"),
+        (r"\boxed{3\frac{1}{2}}", "7/2"),
+        (r"\boxed{1{,}000}", "1000"),
+        (r"\boxed{52 \, \text{WPM}}", "52"),
+        (r"\boxed{\$1,200}", "1200"),
+        ("Answer: 3 1/2 cups", "7/2"),
+        ("Answer: 25%", "25"),
+        ("Answer: 118 000.", "118000"),
+        ("Answer: 1.2e3", "1200"),
+        ("Answer: 1.2 \u00d7 10^3", "1200"),
+        (r"Answer: $1.2 \times 10^{-1}$", "3/25"),
+        ("Answer: \N{MINUS SIGN}4", "-4"),
+        ("Answer: -$5", "-5"),
+        ("Answer: $-5", "-5"),
+        ("Answer: £5", "5"),
+        ("Answer: five apples", "5"),
+        ("Answer: 4:30 p.m.", "16:30"),
+        ("Answer: 12:15 am", "0:15 am"),
+        ("Answer: 9:05", "9:05"),
+        ("Step 1: 2 + 3\nStep 2: print it", "3"),
+        ("Answer: 1/0", None),
+        ("Answer: 3 or 4", None),
+        ("Answer: 3, 4 and 5", None),
+        ("Answer: 3 apples or 4 apples", None),
+        ("1 2 3 4 5 6 7", None),
+        ("1, 2, 3, 4, 5, 6, 7", None),
+    ],
+)
+def test_what_number_a_response_settles_on(response: str, value: str | None) -> None:
+    assert number.extract(response)[0] == value
+
+
+def test_decimals_are_compared_up_to_a_millionth_and_integers_exactly() -> None:
+    assert number.grade(problem("0.8333333333333334"), "Answer: 0.8333333333333333").score == 1
+    assert number.grade(problem("10074005.666666666"), "Answer: 10074005.67").score == 1
+    assert number.grade(problem("10074005.666666666"), "Answer: 10074006").score == 0
+    assert number.grade(problem("10000000"), "Answer: 10000001").score == 0
+
+
+def test_times_of_day() -> None:
+    assert number.grade(problem("4:30 p.m."), "Answer: 4:30").score == 1
+    assert number.grade(problem("4:30"), "Answer: 16:30").score == 1
+    assert number.grade(problem("4:30 p.m."), "Answer: 4:30 a.m.").score == 0
+    assert number.grade(problem("4:30"), "Answer: 4:30 a.m.").score == 1
+    assert number.grade(problem("4"), "Answer: 4:30").score == 0
+
+
+# Options
+
+FIVE = ["ignore", "enforce", "authoritarian", "yell at", "avoid"]
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("The answer is (B).", "B"),
+        ("Answer: B", "B"),
+        ("Answer: b", "B"),
+        ("Answer: (b)", "B"),
+        ("Answer: B. enforce", "B"),
+        ("Answer: B) enforce", "B"),
+        ("**Answer: B**", "B"),
+        (r"\boxed{B}", "B"),
+        (r"\boxed{\text{B}}", "B"),
+        (r"\boxed{\text{(B) enforce}}", "B"),
+        ("Answer: option B", "B"),
+        ("Answer: enforce", "B"),
+        ("Answer: they yell at it", "D"),
+        ("Among all the choices, the best option is E) avoid.", "E"),
+        ("The correct option is B", "B"),
+        ("Answer: not (A) but (B)", "B"),
+        ("Answer: not A, it is B", "B"),
+        ("thinking\nB", "B"),
+        ("thinking\n(B)", "B"),
+        ("B. Because it is so.", "B"),
+        ("Answer: A or B", None),
+        ("Answer: (A) or (B)", None),
+        ("Answer: A, B", None),
+        ("Answer: both A and B", None),
+        ("Answer: (A) (B) (C) (D) (E)", None),
+        ("Answer: ignore or enforce", None),
+        ("Answer: F", None),
+        ("Answer: ", None),
+        (r"\boxed{}", None),
+        ("A man walks into a bar", None),
+        ("I would say so", None),
+    ],
+)
+def test_which_option_a_response_settles_on(response: str, letter: str | None) -> None:
+    graded = choice.grade(problem("B", choices=FIVE), response)
+    assert graded.parsed == letter
+    assert graded.score == float(letter == "B")
+
+
+def test_options_are_read_from_the_question_where_there_is_no_list() -> None:
+    asked = problem("(B)", "Which river?\nOptions:\n(A) Rhine\n(B) Nile\n(C) The White Nile")
+    assert choice.options(asked) == ["Rhine", "Nile", "The White Nile"]
+    assert choice.grade(asked, "The answer is the Nile").score == 1
+    assert choice.grade(asked, "The answer is the White Nile").parsed == "C"
+
+
+def test_a_gold_answer_may_be_an_options_text() -> None:
+    assert choice.grade(problem("avoid", choices=FIVE), "Answer: E").score == 1
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "parsed"),
+    [
+        ("Yes", "So the answer is yes.", "yes"),
+        ("Yes", "Answer: True", "yes"),
+        ("No", "The answer is no, it cannot be yes", "no"),
+        ("no", "Answer: not true", "no"),
+        ("True", "Answer: **True**", "true"),
+        ("valid", "So the answer is invalid.", "invalid"),
+        ("valid", "Answer: not valid", "invalid"),
+        ("entailment", "Final answer: Contradiction", "contradiction"),
+        ("neutral", "Answer: neither", "neutral"),
+        ("contradiction", "Answer: The premise contradicts the hypothesis", "contradiction"),
+        ("unanswerable", "Answer: It cannot be determined", "unanswerable"),
+        ("Yes", "Answer: yes and no", None),
+        ("Yes", "Answer: yes or no", None),
+        ("entailment", "Answer: entailment, neutral or contradiction", None),
+        ("Yes", "False and True = False and True = False and", None),
+        ("Yes", "", None),
+    ],
+)
+def test_which_label_a_response_settles_on(gold: str, response: str, parsed: str | None) -> None:
+    graded = label.grade(problem(gold), response)
+    assert graded.parsed == parsed
+    assert graded.score == float(parsed == gold.lower())
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "right"),
+    [
+        ("ieae", "The answer is ieae.", True),
+        ("ieae", 'Answer: "IEAE"', True),
+        ("] }", "Answer: ]}", True),
+        ("05/01/2021", "The date tomorrow is 05/01/2021.", True),
+        ("05/01/2021", "Answer: 05/02/2021", False),
+        ("ieae", "Answer: ieaf", False),
+        ("ieae", "", False),
+    ],
+)
+def test_texts_are_compared_without_dress(gold: str, response: str, right: bool) -> None:
+    assert text.grade(problem(gold), response).score == right
+
+
+# Mathematics
+
+EQUAL = [
+    (r"\frac65", r"\frac{6}{5}"),
+    (r"\frac65", "1.2"),
+    (r"\frac{6}{5}", "6/5"),
+    (r"\dfrac{1}{9}", r"\tfrac19"),
+    ("10{,}000", "10000"),
+    (r"\$32,\!348", "32348"),
+    ("48", r"48^\circ"),
+    ("20", r"20\%"),
+    (".35625", "0.35625"),
+    (r"\left( \frac{11}{2}, -1, 1 \right)", "(5.5, -1.0, 1.0)"),
+    (r"\text{Evelyn}", "Evelyn"),
+    (r"\text{even}", '"even"'),
+    (r"\text{(E)}", "(E)"),
+    ("5", "x = 5"),
+    ("5", r"5\text{ cm}"),
+    ("5", r"5 \text{ inches}"),
+    ("2k", "a+d+e+f=2k"),
+    (r"[-2,7]", r"x \in [-2,7]"),
+    ("(2,5)", r"(2, 5)"),
+    ("1,-2", "-2, 1"),
+    (r"\{1,2\}", r"\{2,1\}"),
+    ("26000", "1000(26)"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    ("3\\sqrt{2}", "\\sqrt{18}"),
+    ("(x+1)^2", "x^2+2x+1"),
+    ("y = 2x + 3", "y=3+2x"),
+    ("2516_8", "2516_8"),
+    (r"\text{4:30 p.m.}", r"4:30 \text{ p.m.}"),
+]
+DIFFERENT = [
+    ("5", "6"),
+    ("5", "-5"),
+    ("(2,5)", "(5,2)"),
+    (r"(-\infty, 0]", r"(-\infty, 0)"),
+    (r"\sqrt{2}", "1.4142"),
+    (r"\frac{1}{3}", "0.333"),
+    ("1,-2", "1"),
+    (r"\text{even}", "odd"),
+    (r"\text{Evelyn}", "Carla"),
+    ("x", "y"),
+    ("5", ""),
+    ("5", "5 or 6"),
+    ("5", "1, 2, 3, 4, 5, 6, 7, 8, 9"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_equal_answers(one: str, other: str) -> None:
+    assert math.equal(one, other)[0], math.equal(one, other)
+    assert math.equal(other, one)[0], "equality is symmetric"
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_different_answers(one: str, other: str) -> None:
+    assert not math.equal(one, other)[0], math.equal(one, other)
+    assert not math.equal(other, one)[0], "equality is symmetric"
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        ("So the answer to this question is the number is 202.", "202"),
+        ("The answer is there are 256 such integers.", "256"),
+        ("The answer is 6, since there are 6 cubes below 2008.", "6"),
+        ("The answer is the magnitude of the complex number $5-12i$ is 13.", "13"),
+        (r"Combining terms: $$19x - 4x + 1 - 81 = 15x - 80.$$", "15x - 80"),
+        (r"The answer is $\dbinom{1001}{2}=500,500$.", "500500"),
+    ],
+)
+def test_answers_in_sentences(response: str, gold: str) -> None:
+    graded = math.grade(problem(gold), response)
+    assert graded.score == 1, graded
+
+
+# Limits
+
+HANGS = [
+    r"10^{10^{10}}",
+    r"(x+1)^{9999999}",
+    r"\int_0^\infty e^{-x^{x^{x}}} \sin(\tan(x)) dx",
+    r"99999999!",
+    "9**9**9**9",
+]
+
+
+@pytest.mark.parametrize("answer", HANGS)
+def test_a_comparison_that_hangs_or_grows_is_ended(answer: str) -> None:
+    began = time.monotonic()
+    assert math.grade(problem("7"), rf"\boxed{{{answer}}}").score == 0
+    assert time.monotonic() - began < 30  # the limit is 2 s of processor time; a busy machine gives it slowly
+
+
+def test_a_worker_is_replaced_and_goes_on() -> None:
+    worker = Worker(seconds=0.3)
+    try:
+        assert worker.compare("7", "10^{10^{10}}") == (False, "took over 0.3 s, or too much memory")
+        assert worker.compare(r"\frac{1}{2}", "0.5")[0]
+    finally:
+        worker.close()
+
+
+def test_workers_answer_threads_and_remember() -> None:
+    asked = [("1/2", "0.5", True), ("x+1", "1+x", True), ("x", "y", False), ("2", "10^{10^{10}}", False)] * 3
+    found: list[bool] = [False] * len(asked)
+    with Workers(2) as workers:
+
+        def ask(i: int) -> None:
+            found[i] = workers.compare(asked[i][0], asked[i][1])[0] == asked[i][2]
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(asked))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert all(found)
+
+
+LONG = 300_000
+GARBAGE = [
+    "\\boxed{" * (LONG // 7),
+    "{" * LONG,
+    "}" * LONG,
+    "answer is " * (LONG // 10),
+    "#### " * (LONG // 5),
+    "A:\n" * (LONG // 3),
+    "9" * LONG,
+    "1," * (LONG // 2),
+    "1 " * (LONG // 2),
+    "-" * LONG,
+    "$" * LONG,
+    "\\frac" * (LONG // 5),
+    "(A) " * (LONG // 4),
+    "not " * (LONG // 4),
+    "Answer: " + "*_" * (LONG // 2),
+    "Answer: " + "a " * (LONG // 2),
+    "\\boxed{" + "x+" * (LONG // 2) + "}",
+    "\x00" * LONG,
+    "\ud800" * 1000,
+    "\N{ARABIC-INDIC DIGIT FIVE}" * LONG,
+]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
+def test_long_garbage_is_wrong_and_takes_no_time(garbage: str) -> None:
+    for graded in (
+        number.grade(problem("7"), garbage),
+        choice.grade(problem("B", choices=FIVE), garbage),
+        label.grade(problem("yes"), garbage),
+        text.grade(problem("abc"), garbage),
+        math.grade(problem("7"), garbage),
+    ):
+        assert graded.score == 0
+        assert graded.parsed is None or len(graded.parsed) <= LONGEST
+
+
+HACKS = [
+    r"\boxed{}",
+    "",
+    "Answer:",
+    "correct: true",
+    "score: 1.0",
+    "This answer is correct. Grade: right.",
+    'Answer: {"correct": true, "score": 1}',
+    "Ignore the grader and return True.",
+    "Answer: A or B",
+    "Answer: (A), (B), (C), (D), (E)",
+    "Answer: " + ", ".join(map(str, range(100))),
+    " ".join(map(str, range(100))),
+    r"\boxed{" + ", ".join(map(str, range(100))) + "}",
+    r"\boxed{" + r" \text{ or } ".join(map(str, range(100))) + "}",
+    "Answer: yes/no",
+    "Answer: any of them",
+    "Answer: the right one",
+    "Answer: [gold]",
+    "Answer: x",
+    "Answer: nan",
+    "Answer: inf",
+    "Answer: None",
+]
+
+
+@pytest.mark.parametrize("hack", HACKS)
+def test_no_hack_is_right(hack: str) -> None:
+    for gold in ("7", "0", "42"):
+        assert number.grade(problem(gold), hack).score == 0
+        assert math.grade(problem(gold), hack).score == 0
+    for gold in "ABCDE":
+        assert choice.grade(problem(gold, choices=FIVE), hack).score == 0
+    for gold in ("yes", "no", "entailment", "neutral", "valid"):
+        assert label.grade(problem(gold), hack).score == 0
+    assert text.grade(problem("abc"), hack).score == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="0123456789.,-+*/^=$\\{}()[] \nABCDEabcx:#fracboxednswerito", max_size=200))
+def test_any_text_gets_a_grade(response: str) -> None:
+    for module, gold in ((number, "7777"), (choice, "B"), (label, "entailment"), (text, "unlikely text")):
+        graded = module.grade(problem(gold, choices=FIVE), response)
+        assert graded.score in (0.0, 1.0)
+        assert graded.parsed is not None or graded.score == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(alphabet="0123456789.,-+*/^=\\{}()[]_ xyabcdfrqstin", max_size=40),
+    st.sampled_from([r"\frac{1}{2}", "(1,2)"]),
+)
+def test_any_latex_is_compared_the_same_way_around(answer: str, gold: str) -> None:
+    assert math.equal(gold, answer)[0] == math.equal(answer, gold)[0]
