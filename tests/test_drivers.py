@@ -21,7 +21,7 @@ from teamtune.protocols.debate import debate
 from teamtune.protocols.pipeline import pipeline
 from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout
 from teamtune.store import Log, Run
-from teamtune.tasks import TaskSpec
+from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Ask, Episode, Problem, Row, Sampling, Team, TeamtuneError, Turn, turn_of, turn_row, user
 
 PROBLEMS = [Problem(f"sums/{i}", f"What is {i} + {i}?" * (1 + i % 3), str(2 * i), "End with: Answer") for i in range(5)]
@@ -242,7 +242,9 @@ def rolled(monkeypatch: pytest.MonkeyPatch, path: Path, how: Rollout, engine: Sc
     """The bytes of the sealed Turn table, and how many asks it took in this attempt."""
     monkeypatch.setattr("teamtune.rollout.open_engine", lambda spec, team: engine)
     with Run(path, {}) as run:
-        table = run.work("turns", rollout, EASY, "train", team_for(TREE), TREE, EngineSpec("scripted"), how)
+        table = run.work(
+            "turns", rollout, splits(EASY)[0].sealed(run), team_for(TREE), TREE, EngineSpec("scripted"), how
+        )
         return (table.path / "rows.parquet").read_bytes(), sum(map(len, engine.batches))
 
 

@@ -26,7 +26,18 @@ from teamtune.recipes.malt import Malt
 from teamtune.store import read_table
 from teamtune.types import TeamtuneError
 
-STAGES = ["turns", "grades", "values", "sft-rows", "sft", "pairs", "dpo", "comparison"]
+STAGES = [
+    "problems/train",
+    "problems/test",
+    "turns",
+    "grades",
+    "values",
+    "sft-rows",
+    "sft",
+    "pairs",
+    "dpo",
+    "comparison",
+]
 PLAYED = ["base-solo", "base", "debate", "star-solo", "star", "malt"]
 SMALL = [
     *("--task", "tests.easy_task", "--train", "4", "--test", "3", "--sampling.max-tokens", "10"),
@@ -405,7 +416,7 @@ def test_eval_on_problems_that_were_trained_on_is_refused(
     monkeypatch.setattr(easy_task, "load", lambda split, count, seed=0, level="": load("train", count, seed))
     with pytest.raises(SystemExit, match="2"):
         evaluated(whole, tmp_path / "eval")
-    assert "in both train and test" in capsys.readouterr().err
+    assert "are in the training set too" in capsys.readouterr().err
 
 
 def test_baselines_run_without_training(brief: str, whole: Path, tmp_path: Path) -> None:
@@ -522,7 +533,7 @@ def test_a_question_in_both_train_and_test_is_an_error(
     """Also where it is written a little differently; and nothing is begun."""
     out = tmp_path / "run"
     error = refused(capsys, ["malt", "--model", brief, "--out", str(out), *SMALL, "--level", "leaky"])
-    assert "1 questions are in both train and test, 'say word test/0/0' among them" in error
+    assert "1 of 3 test problems are in the training set too, problem 'easy/test/0/0'" in error
     assert not out.exists()
 
 

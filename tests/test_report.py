@@ -370,7 +370,7 @@ def test_a_run_with_nothing_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[
         md, html = write_report(run.path)
         print_comparison(run.path)
         show_run(run.path)
-    assert "not finished: turns (missing), grades (missing)" in md.read_text()
+    assert "not finished: problems/train (missing), turns (missing), grades (missing)" in md.read_text()
     assert "no comparison in this run yet" in md.read_text()
     page = Page(html.read_text(encoding="utf-8"))
     assert page.open == [] and sets_of(page) == {}

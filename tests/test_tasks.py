@@ -19,6 +19,7 @@ from helpers import surroundings
 from teamtune.grading.number import canonical, extract, grade
 from teamtune.tasks import TaskSpec, arithmetic, check_apart, find, grade_turns, plain, stories
 from teamtune.tasks.plan import Ref, Step, distinct, draw, results, split_of
+from teamtune.tasks.stages import problem_row
 from teamtune.tasks.story_events import NAMES
 from teamtune.types import Problem, TeamtuneError
 
@@ -260,9 +261,9 @@ def test_problems_that_are_the_same_but_for_their_looks_are_not_apart() -> None:
     train = [Problem("a", "Tom has 3 apples.", "3"), Problem("b", "What is 1 + 2?", "3")]
     check_apart(train, [Problem("c", "Tom has 4 apples.", "3"), Problem("d", "What is 1 - 2?", "3")])
     for question in ("tom HAS  3 apples", "Tom has 3 apples.", "what is 1 + 2"):
-        with pytest.raises(TeamtuneError, match="1 questions are in both train and test"):
+        with pytest.raises(TeamtuneError, match="1 of 1 test problems are in the training set too"):
             check_apart(train, [Problem("c", question, "3")])
-    with pytest.raises(TeamtuneError, match="1 problem ids are in both train and test, 'b'"):
+    with pytest.raises(TeamtuneError, match="1 of 1 test problems are in the training set too, problem 'b'"):
         check_apart(train, [Problem("b", "Another?", "3")])
 
 
@@ -280,7 +281,7 @@ def test_every_turn_is_graded_in_order() -> None:
         for take in range(2)
         for turn, text in enumerate([f"Answer: {problem.answer}", "Answer: 123456", "I do not know"])
     ]
-    graded = grade_turns(turns, spec, "train")
+    graded = list(grade_turns(turns, [problem_row(problem) for problem in problems], spec, "train").rows)
     assert [(g["problem"], g["take"], g["turn"]) for g in graded] == [
         (t["problem"], t["take"], t["turn"]) for t in turns
     ]

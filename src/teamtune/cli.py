@@ -33,6 +33,9 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
   teamtune show DIR             what a run holds: stages, counts, the comparison
   teamtune report DIR           write report.md and report.html again
+  teamtune tasks                the tasks, their sizes, and what is on this machine
+  teamtune validate-data FILE   check every row of a data file
+  teamtune audit-grader FILE    how far graders agree with recorded labels
   teamtune COMMAND --help       all options of a command
 
 Any recipe takes --config FILE (YAML, TOML or JSON; the command line wins) and --dry-run (options and plan, no work).
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "eval": evaluate,
         "show": show,
         "report": report,
+        **{name: partial(about_data, name) for name in ("tasks", "validate-data", "audit-grader")},
     }
     # A user's own task or script is looked up from where the command is given, and after everything installed.
     sys.path.append(os.getcwd())
@@ -190,6 +194,12 @@ def show(args: list[str]) -> None:
 
     if not asks_for_help("show", args, "what a run holds: stages, counts, the comparison"):
         show_run(folder_argument("show", args))
+
+
+def about_data(name: str, args: list[str]) -> None:
+    from teamtune.cli_data import run
+
+    run(name, args)
 
 
 def asks_for_help(command: str, args: list[str], what: str) -> bool:

@@ -13,7 +13,7 @@ the asks in other batches; log-probabilities may then differ in the last digits,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +31,7 @@ from rich.progress import (
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
 from teamtune.store import Counted, Log
-from teamtune.tasks import TaskSpec
+from teamtune.tasks import problems_in
 from teamtune.types import UNFIT, Episode, Problem, Row, Team, TeamtuneError, by_episode, turn_of, turn_row
 
 Driver = Literal["waves", "rolling"]
@@ -50,19 +50,18 @@ class Rollout:
 
 def rollout(
     folder: Path,
-    task: TaskSpec,
-    split: str,
+    problems: Iterable[Row],
     team: Team,
     protocol: ProtocolFn,
     spec: EngineSpec,
     how: Rollout = Rollout(),
 ) -> Counted:
-    """Play the protocol on a split of the task and give the rows of the Turn table, in order of problem and take.
+    """Play the protocol on the problems of a table and give the rows of the Turn table, in order of problem and take.
 
     Turns that did not end by themselves are counted, agent by agent.
     """
     engine = open_engine(spec, team)
-    rows = play_out(folder, task.load(split), team, protocol, engine, how)
+    rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 
 

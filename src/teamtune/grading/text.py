@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import re
 
-from teamtune.grading.extract import final, last_line, unwrapped
+import regex
+
+from teamtune.grading.extract import LONGEST, TAIL, boxed, final, last_line, unwrapped
+from teamtune.grading.workers import SECONDS
 from teamtune.types import Grade, Problem
 
 _DATE = re.compile(r"\b\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\b")
@@ -38,8 +41,31 @@ def extract(text: str, dates: bool = False) -> tuple[str | None, str]:
 
 def grade(problem: Problem, text: str) -> Grade:
     """Right if and only if the extracted text is the gold answer."""
+    parsed, rule = extract(text, dates=bool(_DATE.fullmatch(canonical(problem.answer))))
+    return _compared(problem, parsed, rule)
+
+
+def grade_boxed(problem: Problem, text: str) -> Grade:
+    """Right if and only if what stands in the last box is the gold answer."""
+    found = boxed(text)
+    return _compared(problem, found[0] if found else None, "boxed")
+
+
+def grade_by(pattern: regex.Pattern[str], problem: Problem, text: str) -> Grade:
+    """Right if and only if the pattern's last match (its first group, where it has one) is the gold answer."""
+    rule, last = f"regex:{pattern.pattern}", None
+    try:
+        for match in pattern.finditer(text[-TAIL:], timeout=SECONDS):
+            last = match
+    except TimeoutError:
+        return Grade(None, 0.0, rule, f"the pattern took over {SECONDS:g} s")
+    found = None if last is None else (last[1] if pattern.groups else last[0])
+    return _compared(problem, found, rule)
+
+
+def _compared(problem: Problem, answer: str | None, rule: str) -> Grade:
+    parsed = canonical(answer) if answer and len(answer) <= LONGEST else None
     gold = canonical(problem.answer)
-    parsed, rule = extract(text, dates=bool(_DATE.fullmatch(gold)))
     return Grade(
         parsed, float(parsed is not None and parsed == gold), rule, f"{str(parsed)[:80]!r} against {gold[:80]!r}"
     )

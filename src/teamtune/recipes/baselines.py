@@ -20,7 +20,7 @@ from teamtune.recipes.systems import (
     play_solo,
 )
 from teamtune.store import Run
-from teamtune.tasks import TaskSpec
+from teamtune.tasks import TaskSpec, held_out_split
 from teamtune.types import Sampling, TeamtuneError
 
 
@@ -47,12 +47,12 @@ class Baselines:
 
 def main(cfg: Baselines, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
-    cfg.task.load("test")  # an unknown task stops here, before the run folder is made
+    test = held_out_split(cfg.task)  # an unknown task stops here, before the run folder is made
     team, seed = base_team(cfg.model, seats(cfg.sampling), cfg.engine), cfg.seed + 1_000_003
     with Run(cfg.out, cfg, command) as run:
-        alone = play_solo(run, "test/base-solo", cfg.task, team, cfg.engine, 3 * cfg.votes, seed)
-        together = play_pipeline(run, "test/base", cfg.task, team, cfg.engine, cfg.votes, seed)
-        talked = play_debate(run, "test/debate", cfg.task, team, cfg.sampling, cfg.engine, seed, cfg.debaters)
+        alone = play_solo(run, "test/base-solo", test, team, cfg.engine, 3 * cfg.votes, seed)
+        together = play_pipeline(run, "test/base", test, team, cfg.engine, cfg.votes, seed)
+        talked = play_debate(run, "test/debate", test, team, cfg.sampling, cfg.engine, seed, cfg.debaters)
         systems = [
             *alone_and_together("", alone, together, cfg.votes),
             System(f"Debate {cfg.debaters}x{cfg.debaters}", talked, votes=1),

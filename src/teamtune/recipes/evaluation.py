@@ -23,7 +23,7 @@ from teamtune.protocols.pipeline import ROLES, seats
 from teamtune.recipes.malt import preferring_seats
 from teamtune.recipes.systems import System, base_team, compare, play_pipeline, trained_tokens
 from teamtune.store import Run, read_table
-from teamtune.tasks import TaskSpec, check_apart
+from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
 
 T = TypeVar("T")
@@ -58,13 +58,13 @@ class Evaluation:
 def main(cfg: Evaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
     team = trained_team(cfg.run, cfg.sampling, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
-    check_apart(trained_on(cfg.run).load("train"), cfg.task.load("test"))
+    _, test = splits(cfg.task, trained_on(cfg.run))
     seed = cfg.seed + 1_000_003
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
     playing = [seat for seat in ROLES if seat[0].upper() in cfg.roles and seat not in cfg.untrained]
     tokens = tokens_of(cfg.run, cfg.stage, playing)
     with Run(cfg.out, cfg, command) as run:
-        played = play_pipeline(run, "test/team", cfg.task, team, cfg.engine, cfg.votes, seed, cfg.roles)
+        played = play_pipeline(run, "test/team", test, team, cfg.engine, cfg.votes, seed, cfg.roles)
         systems = [
             System(f"{name}, one pass", played, 0, tokens),
             System(f"{name} + MV@{cfg.votes}", played, cfg.votes, tokens),
@@ -90,7 +90,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _of(kind: type[T], stored: dict[str, Any]) -> T:
-    return kind(**{name: value for name, value in stored.items() if name != "__type__"})
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return kind(**{name: value for name, value in plain.items() if name != "__type__"})
 
 
 def defaults(folder: Path) -> Evaluation:

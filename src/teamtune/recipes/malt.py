@@ -31,7 +31,7 @@ from teamtune.recipes.systems import (
 )
 from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
-from teamtune.tasks import TaskSpec, check_apart, grade_turns
+from teamtune.tasks import Split, TaskSpec, grade_turns, splits
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora
@@ -104,26 +104,27 @@ class Trained:
 
 def main(cfg: Malt, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
-    check_apart(cfg.task.load("train"), cfg.task.load("test"))
+    train, test = splits(cfg.task)
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command) as run:
         for number in range(cfg.rounds):
-            done = train_round(run, cfg, done, number)
-        systems = played_systems(run, cfg, base, done)
+            done = train_round(run, cfg, train, done, number)
+        systems = played_systems(run, cfg, test, base, done)
         run.stage("comparison", compare, systems, against=systems[-1].name)
         return run
 
 
-def train_round(run: Run, cfg: Malt, before: Trained, number: int = 0) -> Trained:
+def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int = 0) -> Trained:
     """One round: roll out the tree, back values up, SFT, DPO. Every round draws anew."""
     prefix = f"round-{number + 1}/" if cfg.rounds > 1 else ""
     team, seed = before.team, cfg.seed + 10_007 * number
     roles = [role for role in ROLES if role in cfg.train_seats]
     tree = partial(pipeline, width=cfg.width)
     how = Rollout(seed=seed, driver=cfg.driver)
-    turns = run.work(f"{prefix}turns", rollout, cfg.task, "train", team, tree, cfg.engine, how)
-    grades = run.stage(f"{prefix}grades", grade_turns, turns, cfg.task, "train")
+    problems = train.sealed(run)
+    turns = run.work(f"{prefix}turns", rollout, problems, team, tree, cfg.engine, how)
+    grades = run.stage(f"{prefix}grades", grade_turns, turns, problems, cfg.task, "train")
     values = run.stage(f"{prefix}values", backup, turns, grades, pooling=cfg.pooling, threshold=cfg.threshold)
     rows = run.stage(f"{prefix}sft-rows", sft_rows, turns, values, roles, cap=cfg.sft_cap, seed=seed)
     enough(rows, roles)
@@ -155,17 +156,17 @@ def enough(table: Table, agents: list[str]) -> None:
         raise TeamtuneError(f"nothing to train {', '.join(empty)} on in {table.path}: {told or 'no turns'}")
 
 
-def played_systems(run: Run, cfg: Malt, base: Team, done: Trained) -> list[System]:
+def played_systems(run: Run, cfg: Malt, test: Split, base: Team, done: Trained) -> list[System]:
     """All systems on the same test problems; the trained team comes last."""
     calls = 3 * cfg.votes
     seed = cfg.seed + 1_000_003  # test-time draws are others than those of the training tree
-    solo = partial(play_solo, run, task=cfg.task, engine=cfg.engine, takes=calls, seed=seed)
-    passes = partial(play_pipeline, run, task=cfg.task, engine=cfg.engine, takes=cfg.votes, seed=seed)
+    solo = partial(play_solo, run, test=test, engine=cfg.engine, takes=calls, seed=seed)
+    passes = partial(play_pipeline, run, test=test, engine=cfg.engine, takes=cfg.votes, seed=seed)
     systems: list[System] = []
     if cfg.baselines != "none":
         systems += alone_and_together("", solo("test/base-solo", team=base), passes("test/base", team=base), cfg.votes)
     if cfg.baselines == "all":
-        talked = play_debate(run, "test/debate", cfg.task, base, cfg.sampling, cfg.engine, seed)
+        talked = play_debate(run, "test/debate", test, base, cfg.sampling, cfg.engine, seed)
         systems.append(System("Debate 3x3", talked, votes=1))
     # Later rounds start from adapters that DPO has trained, so their SFT stage is no STaR.
     if cfg.baselines == "all" and cfg.rounds == 1:

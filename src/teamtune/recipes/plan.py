@@ -12,7 +12,7 @@ from teamtune.models import model_path
 from teamtune.recipes.baselines import Baselines
 from teamtune.recipes.evaluation import Evaluation, trained_team
 from teamtune.recipes.malt import Malt, preferring_seats
-from teamtune.tasks import check_apart
+from teamtune.tasks import held_out_split, splits
 
 Plan = dict[str, Any]
 HALF = "expected, were every answer half as long as max_tokens"
@@ -25,7 +25,7 @@ def malt_plan(cfg: Malt) -> Plan:
     Rows are expected as if every turn were good with probability one half, by itself: half of the turns for SFT,
     and width * (width - 1) / 4 pairs of a group of siblings, less what the caps leave out.
     """
-    check_apart(cfg.task.load("train"), cfg.task.load("test"))
+    splits(cfg.task)
     checked(cfg.model, cfg.engine.kind)
     n, problems = cfg.width, cfg.task.train
     turns = {"generator": n, "verifier": n**2, "refiner": n**3}
@@ -79,7 +79,7 @@ def calls_a_test_problem(cfg: Malt) -> int:
 
 def baselines_plan(cfg: Baselines) -> Plan:
     """Generations and tokens of a baselines run."""
-    cfg.task.load("test")
+    held_out_split(cfg.task)
     checked(cfg.model, cfg.engine.kind)
     calls = (3 * cfg.votes + 3 * cfg.votes + cfg.debaters**2) * cfg.task.test
     return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
@@ -87,7 +87,7 @@ def baselines_plan(cfg: Baselines) -> Plan:
 
 def evaluation_plan(cfg: Evaluation) -> Plan:
     """Generations and tokens of an evaluation."""
-    cfg.task.load("test")
+    held_out_split(cfg.task)
     trained_team(cfg.run, cfg.sampling, cfg.stage)
     calls = len(cfg.roles) * cfg.votes * cfg.task.test
     return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}

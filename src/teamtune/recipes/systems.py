@@ -20,7 +20,7 @@ from teamtune.protocols.pipeline import pipeline
 from teamtune.protocols.solo import solo
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Run, Table
-from teamtune.tasks import TaskSpec, grade_turns
+from teamtune.tasks import Split, grade_turns
 from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
 from teamtune.vote import vote_score
 
@@ -51,22 +51,23 @@ def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team
 
 
 def play_test(
-    run: Run, name: str, task: TaskSpec, team: Team, protocol: ProtocolFn, engine: EngineSpec, how: Rollout
+    run: Run, name: str, test: Split, team: Team, protocol: ProtocolFn, engine: EngineSpec, how: Rollout
 ) -> Played:
-    """Roll out on the test split and grade every turn, as two stages of the run."""
-    turns = run.work(f"{name}/turns", rollout, task, "test", team, protocol, engine, how)
-    return Played(turns, run.stage(f"{name}/grades", grade_turns, turns, task, "test"))
+    """Roll out on the test problems and grade every turn, as two stages of the run."""
+    problems = test.sealed(run)
+    turns = run.work(f"{name}/turns", rollout, problems, team, protocol, engine, how)
+    return Played(turns, run.stage(f"{name}/grades", grade_turns, turns, problems, test.task, test.name))
 
 
-def play_solo(run: Run, name: str, task: TaskSpec, team: Team, engine: EngineSpec, takes: int, seed: int) -> Played:
+def play_solo(run: Run, name: str, test: Split, team: Team, engine: EngineSpec, takes: int, seed: int) -> Played:
     """The generator alone, `takes` times a problem."""
-    return play_test(run, name, task, team, solo, engine, Rollout(takes, seed))
+    return play_test(run, name, test, team, solo, engine, Rollout(takes, seed))
 
 
 def play_pipeline(
     run: Run,
     name: str,
-    task: TaskSpec,
+    test: Split,
     team: Team,
     engine: EngineSpec,
     takes: int,
@@ -74,13 +75,13 @@ def play_pipeline(
     roles: str = "GVR",
 ) -> Played:
     """The pipeline in single passes, `takes` times a problem."""
-    return play_test(run, name, task, team, partial(pipeline, roles=roles), engine, Rollout(takes, seed))
+    return play_test(run, name, test, team, partial(pipeline, roles=roles), engine, Rollout(takes, seed))
 
 
 def play_debate(
     run: Run,
     name: str,
-    task: TaskSpec,
+    test: Split,
     base: Team,
     sampling: Sampling,
     engine: EngineSpec,
@@ -90,7 +91,7 @@ def play_debate(
     """The untrained base in debate with itself, `size` agents over `size` rounds (Du et al.)."""
     team = replace(base, agents=debating.seats(sampling, size))
     protocol = partial(debating.debate, agents=size, rounds=size)
-    return play_test(run, name, task, team, protocol, engine, Rollout(1, seed))
+    return play_test(run, name, test, team, protocol, engine, Rollout(1, seed))
 
 
 def untrained(team: Team, names: Sequence[str]) -> Team:

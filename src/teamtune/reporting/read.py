@@ -56,7 +56,7 @@ def expected(config: Row) -> list[str]:
         names = ["turns", "grades", "values", "sft-rows", "sft", *(["pairs", "dpo"] if preferring else [])]
         rounds = config["rounds"]
         prefixes = [f"round-{number + 1}/" for number in range(rounds)] if rounds > 1 else [""]
-        training = [prefix + name for prefix in prefixes for name in names]
+        training = ["problems/train", *(prefix + name for prefix in prefixes for name in names)]
         base = ["base-solo", "base"] if config["baselines"] != "none" else []
         more = [] if config["baselines"] != "all" else ["debate", *(["star-solo", "star"] if rounds == 1 else [])]
         played = [*base, *more, "malt"]
@@ -65,7 +65,7 @@ def expected(config: Row) -> list[str]:
     elif config.get("__type__") == "Evaluation":
         played = ["team"]
     tests = [f"test/{name}/{kind}" for name in played for kind in ("turns", "grades")]
-    return [*training, *tests, "comparison"] if played else []
+    return [*training, "problems/test", *tests, "comparison"] if played else []
 
 
 def table(

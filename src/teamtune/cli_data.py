@@ -1,0 +1,193 @@
+"""The commands about data and graders: `teamtune tasks`, `validate-data`, `audit-grader`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table as Printed
+
+from teamtune.grading import Grader, find_grader
+from teamtune.grading.audit import (
+    Audit,
+    audit,
+    confusion,
+    graded_rows,
+    judged,
+    read_verdicts,
+    write_disagreements,
+)
+from teamtune.tasks import DATASETS, MADE, TaskSpec, find
+from teamtune.tasks.dataset import Columns, Dataset, common, places
+from teamtune.tasks.source import rows_of
+from teamtune.tasks.stages import problem_row
+from teamtune.tasks.validate import validate
+from teamtune.types import TeamtuneError
+
+# Names of other data sets' answers, as recorded outputs have them.
+KIN = {"mr_gsm8k": "number", "addsub": "number", "aqua_rat": "choice"}
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """List the tasks; or, with --show, print problems of one as JSON lines."""
+
+    show: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec(task="")
+    split: str = "test"
+    """which problems to print: train or test"""
+    limit: int = 5
+    """how many to print"""
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Check every row of a data file, and say what is wrong with which."""
+
+    file: tyro.conf.Positional[str]
+    """a file, a folder, a hub name, or - for standard input"""
+    split: str = "train"
+    """which split of a folder or of the hub"""
+    task: str = ""
+    """a built-in data set, if the file is in that one's form"""
+    grader: str = ""
+    """also check that this grader takes the gold answers for right"""
+    question_column: str = ""
+    answer_column: str = ""
+    choices_column: str = ""
+    id_column: str = ""
+    level_column: str = ""
+    subject_column: str = ""
+    shown: int = 20
+    """how many errors to print"""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Measure how far the graders agree with recorded labels, and list every disagreement."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """files of responses: id, question, gold, response, label, and dataset, source, choices where there are any"""
+    grader: str = ""
+    """grade all by this one; empty takes that of each data set, or the one that fits the gold answer"""
+    verdicts: Path | None = None
+    """JSON lines of disagreements that were read: id, whose (label, ours, open), why"""
+    out: Path | None = None
+    """write the disagreements here, as JSON lines"""
+    shown: int = 20
+    """how many disagreements to print"""
+
+
+def tasks(cfg: Tasks) -> None:
+    if cfg.show.task:
+        size = {"train": cfg.limit} if cfg.split == "train" else {"test": cfg.limit}
+        for problem in replace(cfg.show, **size).load(cfg.split):
+            print(json.dumps(problem_row(problem), ensure_ascii=False))
+        return
+    printed = Printed(box=None, padding=(0, 1))
+    for head in ("Task", "Splits", "From", "What"):
+        printed.add_column(head, overflow="fold")
+    for name in MADE:
+        printed.add_row(name, "train, dev, test: without end", "made on the fly", first_line(name))
+    for name in DATASETS:
+        data: Dataset = find(name).DATASET
+        sizes = ", ".join(f"{split} {size:,}" for split, size in data.sizes.items())
+        printed.add_row(name, sizes, where(data), first_line(name))
+    console = Console()
+    console.print(printed)
+    base = os.environ.get("TEAMTUNE_DATA")
+    console.print(f"Local data are looked for in TEAMTUNE_DATA ({base or 'not set'}).", markup=False, highlight=False)
+
+
+def where(data: Dataset) -> str:
+    """Which splits of a data set are on this machine, else its place on the hub."""
+    ours = dict.fromkeys(split for part in data.parts for split in {**data.splits, **part.splits})
+    local = [split for split in ours if all(Path(place.source).is_dir() for place in places(data, split))]
+    return f"local: {', '.join(local)}" if local else (data.hub or data.parts[0].hub)
+
+
+def first_line(name: str) -> str:
+    return (find(name).__doc__ or "").strip().split("\n")[0].split(" (")[0].rstrip(".")
+
+
+def validate_data(cfg: Validate) -> None:
+    columns = Columns(*(getattr(cfg, f"{name}_column") for name in Columns.__slots__))
+    read = find(cfg.task).DATASET.read if cfg.task else partial(common, columns=columns)
+    grader = find_grader(cfg.grader) if cfg.grader else (find(cfg.task).grade if cfg.task else None)
+    found = validate(rows_of(cfg.file, cfg.split), read, grader)
+    for line in found.errors[: cfg.shown]:
+        print(line)
+    if len(found.errors) > cfg.shown:
+        print(f"... and {len(found.errors) - cfg.shown} more")
+    for line in found.warnings:
+        print(f"note: {line}")
+    print(f"{found.rows:,} rows, {len(found.errors):,} errors")
+    if found.errors:
+        raise TeamtuneError(f"{cfg.file} has {len(found.errors):,} errors; mend or drop these rows")
+
+
+def audit_grader(cfg: Audited) -> None:
+    rows = [row for path in cfg.files for row in graded_rows(path)]
+    named = {row.get("dataset") for row in rows}
+    grader_of: dict[str, Grader] = {}
+    if not cfg.grader:
+        grader_of = {name: find(name).grade for name in named if name in DATASETS}
+        grader_of |= {name: find_grader(KIN[name]) for name in named if name in KIN}
+    done = audit(rows, grader_of, find_grader(cfg.grader or "fitting"))
+    verdicts = read_verdicts(cfg.verdicts) if cfg.verdicts else {}
+    console = Console()
+    for by in ("file", "source"):
+        console.print(confusion_table(done, by))
+    for row in done.disagreements[: cfg.shown]:
+        verdict = verdicts.get(row["id"])
+        told = f" [{verdict['whose']}: {verdict['why']}]" if verdict else ""
+        console.print(
+            f"{row['id']}: label {row['label']}, ours {row['ours']}; {row['rule']}; {row['reason']}{told}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if len(done.disagreements) > cfg.shown:
+        console.print(f"... and {len(done.disagreements) - cfg.shown} more (--shown, or --out FILE for all)")
+    if cfg.out:
+        write_disagreements(done.disagreements, cfg.out)
+    summary(console, done, verdicts)
+
+
+def confusion_table(done: Audit, by: str) -> Printed:
+    printed = Printed(box=None, padding=(0, 1))
+    for head in (by, "n", "both right", "both wrong", "ours alone right", "label alone right", "agree %"):
+        printed.add_column(head, justify="left" if head == by else "right")
+    for row in confusion(done.rows, by):
+        cells = [str(row[name]) for name in (by, "n", "right", "wrong", "ours alone right", "label alone right")]
+        printed.add_row(*cells, f"{100 * (row['right'] + row['wrong']) / row['n']:.2f}")
+    return printed
+
+
+def summary(console: Console, done: Audit, verdicts: dict[str, dict[str, str]]) -> None:
+    n, apart = len(done.rows), len(done.disagreements)
+    whose = judged(done.disagreements, verdicts)
+    told = ", ".join(f"{who} {count}" for who, count in whose.items()) if verdicts else "no verdicts given"
+    rate = n / done.seconds if done.seconds else float("inf")
+    console.print(
+        f"{n:,} responses, {apart} disagreements ({100 * apart / n:.2f} %; mistakes of: {told}); "
+        f"{done.seconds:.1f} s, {rate:,.0f} a second",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def run(name: str, args: Sequence[str]) -> None:
+    """One of the commands, by its name."""
+    if name == "tasks":
+        tasks(tyro.cli(Tasks, prog="teamtune tasks", args=list(args)))
+    elif name == "validate-data":
+        validate_data(tyro.cli(Validate, prog="teamtune validate-data", args=list(args)))
+    else:
+        audit_grader(tyro.cli(Audited, prog="teamtune audit-grader", args=list(args)))

@@ -1,0 +1,149 @@
+"""Which problems a run takes, and how their answers are graded: the options that every recipe shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from teamtune.grading import Grader, find_grader
+from teamtune.tasks.dataset import (
+    CHOICE_ENDING,
+    MATH_ENDING,
+    NUMBER_ENDING,
+    Columns,
+    Dataset,
+    by_lot,
+    chosen,
+    common,
+    read_pool,
+)
+from teamtune.tasks.find import MADE, find
+from teamtune.types import Problem, TeamtuneError
+
+OWN = "data"
+"""the task that is whatever --data names"""
+ENDINGS = {
+    "number": NUMBER_ENDING,
+    "choice": CHOICE_ENDING,
+    "math": MATH_ENDING,
+    "boxed": MATH_ENDING,
+    "label": "End with a line: Answer: <label>",
+}
+OWN_OPTIONS = ("grader", *(f"{name}_column" for name in ("question", "answer", "choices", "id", "level", "subject")))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """Which problems to take: enough to load the same ones again."""
+
+    task: str = "arithmetic"
+    """a built-in task, the dotted path of your own module, or data (with --data)"""
+    level: str = ""
+    """level of a task made on the fly; empty is its own default"""
+    train: int = 1000
+    """problems to train on"""
+    test: int = 1000
+    """problems to evaluate on"""
+    held_out: Literal["test", "dev"] = "test"
+    """which split those are from: dev to choose options by, test for the figures that count"""
+    data_seed: int = 0
+    """which problems: another seed gives others of the same split"""
+    test_task: str = ""
+    """another task to test on"""
+    levels: tuple[str, ...] = ()
+    """levels or parts of a data set; none takes all"""
+    subjects: tuple[str, ...] = ()
+    """subjects of a data set; none takes all"""
+    data: str = ""
+    """where the data are: a file, a folder, a hub name (owner/name or owner/name:config), or - for standard input"""
+    test_data: str = ""
+    """where the test problems are, if elsewhere"""
+    grader: str = ""
+    """of --task data: number, choice, label, math, exact, boxed, fitting (by the gold answer's kind), regex:PATTERN or
+    module:function"""
+    question_column: str = ""
+    """columns of --task data; empty takes the usual names"""
+    answer_column: str = ""
+    choices_column: str = ""
+    id_column: str = ""
+    level_column: str = ""
+    subject_column: str = ""
+    ending: str = ""
+    """how an answer is to be closed, as told to the agents; empty is the task's own way"""
+    allow_leaks: bool = False
+    """go on though test problems are in the training set too; they are counted"""
+
+    def __post_init__(self) -> None:
+        if self.task == OWN:
+            if not self.data:
+                raise TeamtuneError("--task data needs --data: a file, a folder, a hub name or -")
+            find_grader(self.grader)
+        given = [name for name in OWN_OPTIONS if getattr(self, name)]
+        if given and self.task != OWN:
+            raise TeamtuneError(f"--{given[0].replace('_', '-')} is for --task data, not for {self.task}; leave it out")
+        if self.task in MADE and (self.data or self.levels or self.subjects):
+            raise TeamtuneError(
+                f"{self.task} makes its own problems; leave out data, levels and subjects (it has --level)"
+            )
+
+    def load(self, split: str) -> list[Problem]:
+        """The problems of "train" or "test" (which are those of `held_out`)."""
+        if split not in ("train", "test"):
+            raise TeamtuneError(f"there is no split {split!r}; choose train or test")
+        count = self.train if split == "train" else self.test
+        if count < 1:
+            raise TeamtuneError(f"{count} {split} problems asked for; take at least 1")
+        problems = self._load(self.name(split), self.held_out if split == "test" else split, count)
+        return [replace(problem, ending=self.ending) for problem in problems] if self.ending else problems
+
+    def _load(self, name: str, theirs: str, count: int) -> list[Problem]:
+        if name != OWN and not hasattr(find(name), "DATASET"):
+            level = {"level": self.level} if self.level else {}
+            return find(name).load(theirs, count, self.data_seed, **level)
+        return self._drawn(name, theirs, count)
+
+    def name(self, split: str) -> str:
+        """The task of a split."""
+        return self.test_task if split == "test" and self.test_task else self.task
+
+    def grade(self, split: str) -> Grader:
+        """What grades the answers to a split's problems."""
+        name = self.name(split)
+        return find_grader(self.grader) if name == OWN else find(name).grade
+
+    def _drawn(self, name: str, split: str, count: int) -> list[Problem]:
+        """Problems of a data set by lot. Where train and held-out problems share a pool, train takes the front of the
+        lots and the others the back, and there must be enough for both."""
+        elsewhere = bool(self.test_data) or name != self.task
+        data = self.data if split == "train" or not elsewhere else self.test_data
+        dataset = self._own(data) if name == OWN else find(name).DATASET
+        theirs = [{**dataset.splits, **part.splits} for part in dataset.parts]
+        carved = split == "dev" and not all("dev" in splits for splits in theirs)
+        one_pool = any(splits.get("train") == splits.get("test") for splits in theirs)
+        if carved and (one_pool or elsewhere):
+            raise TeamtuneError(f"{name} has no dev split; give its problems with --test-data and --held-out test")
+        shared = not elsewhere and (
+            carved or (one_pool and split != "dev") or (split == "train" and self._carves(theirs))
+        )
+        pool = read_pool(dataset, "train" if carved else split, data, self.levels)
+        pool = chosen(pool, self.levels, self.subjects, f"{name} {split}")
+        wanted = self.train + self.test if shared else count
+        if wanted > len(pool):
+            apart = f" ({self.train} to train on and {self.test} apart from them)" if shared else ""
+            raise TeamtuneError(f"{name} {split} has {len(pool)} problems; {wanted} are asked for{apart}, take fewer")
+        lots = by_lot(pool, self.data_seed)
+        return lots[len(lots) - count :] if shared and split != "train" else lots[:count]
+
+    def _carves(self, theirs: list[dict[str, str]]) -> bool:
+        return self.held_out == "dev" and not all("dev" in splits for splits in theirs)
+
+    def _own(self, data: str) -> Dataset:
+        """The user's data as a data set. One file is one pool; a folder and a hub name have splits."""
+        path = Path(data).expanduser()
+        one = data == "-" or path.is_file()
+        columns = Columns(*(getattr(self, f"{name}_column") for name in Columns.__slots__))
+        ending = ENDINGS.get(self.grader, "End with a line: Answer: <answer>")
+        splits = {"train": "", "test": ""} if one and not self.test_data else {"train": "train", "test": "test"}
+        return Dataset(OWN, data, partial(common, columns=columns), ending, splits, {})

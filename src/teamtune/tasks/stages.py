@@ -1,0 +1,105 @@
+"""Problems and grades as tables of a run.
+
+One row of the problem table:
+
+    {"id": "gsm8k/test/17", "question": "...", "answer": "18", "ending": "End with ...",
+     "meta": "{\\"level\\": \\"2\\"}"}
+
+One row of the grade table:
+
+    {"problem": "gsm8k/test/17", "take": 0, "turn": 4, "parsed": "18", "score": 1.0, "rule": "marked",
+     "reason": "18 against 18"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from teamtune.store import Counted, Run, Table
+from teamtune.tasks.find import check_apart
+from teamtune.tasks.spec import TaskSpec
+from teamtune.types import Grade, Problem, Row
+
+THREADS = 8  # graders that wait (for a worker, for a server) wait beside each other
+FEW = 64
+
+
+def problem_row(problem: Problem) -> Row:
+    row = {name: getattr(problem, name) for name in ("id", "question", "answer", "ending")}
+    return {**row, "meta": json.dumps(dict(problem.meta), sort_keys=True)}
+
+
+def problems_in(rows: Iterable[Row]) -> list[Problem]:
+    """The problems that a table holds."""
+    return [Problem(**{**row, "meta": json.loads(row["meta"])}) for row in rows]
+
+
+def digest(problems: Sequence[Problem]) -> str:
+    """Tells whether a set of problems is still the same, when a run goes on."""
+    rows = json.dumps([problem_row(problem) for problem in problems], sort_keys=True)
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Train or test problems of a task, looked at before a run begins; `leaks` of them are in both splits."""
+
+    task: TaskSpec
+    name: str
+    digest: str
+    leaks: int = 0
+
+    def sealed(self, run: Run) -> Table:
+        """The problems as a table of the run."""
+        return run.stage(f"problems/{self.name}", problem_rows, self.task, self.name, self.digest, self.leaks)
+
+
+def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, Split]:
+    """Both splits of a task, checked to be apart; of an evaluation, the training problems are of another spec."""
+    before = trained_on or task
+    train, test = before.load("train"), task.load("test")
+    leaks = check_apart(train, test, task.allow_leaks)
+    return Split(before, "train", digest(train)), Split(task, "test", digest(test), leaks)
+
+
+def held_out_split(task: TaskSpec) -> Split:
+    """The test problems of a task, for what trains nothing."""
+    return Split(task, "test", digest(task.load("test")))
+
+
+def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0) -> Counted:
+    """The rows of the problem table. `same` is their digest: it makes a stage notice that data have changed."""
+    counts = Counter({"in the training set too": leaks} if leaks else {})
+    return Counted([problem_row(problem) for problem in task.load(split)], counts)
+
+
+def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, split: str) -> Counted:
+    """A grade for every turn: what was read in it, by which rule, and whether and why that is right.
+
+    Equal texts on the same problem are graded once. Turns that a grader of yours cannot judge are counted.
+    """
+    known = {problem.id: problem for problem in problems_in(problems)}
+    grader = task.grade(split)
+    asked = list(dict.fromkeys((turn["problem"], turn["text"]) for turn in turns))
+
+    def one(place: tuple[str, str]) -> Grade:
+        return grader(known[place[0]], place[1])
+
+    if len(asked) <= FEW:
+        graded = dict(zip(asked, map(one, asked), strict=True))
+    else:
+        with ThreadPoolExecutor(THREADS) as pool:
+            graded = dict(zip(asked, pool.map(one, asked), strict=True))
+    rows: list[Row] = []
+    for turn in turns:
+        found = graded[turn["problem"], turn["text"]]
+        key = {name: turn[name] for name in ("problem", "take", "turn")}
+        told = {"parsed": found.parsed, "score": found.score, "rule": found.rule, "reason": found.reason}
+        rows.append({**key, **told})
+    unread = (turn["agent"] for turn, row in zip(turns, rows, strict=True) if row["parsed"] is None)
+    return Counted(rows, Counter(f"{agent}: no answer found" for agent in unread))
