@@ -86,8 +86,7 @@ class Audited:
 
 def tasks(cfg: Tasks) -> None:
     if cfg.show.task:
-        size = {"train": cfg.limit} if cfg.split == "train" else {"test": cfg.limit}
-        for problem in replace(cfg.show, **size).load(cfg.split):
+        for problem in replace(cfg.show, train=cfg.limit, test=cfg.limit).load(cfg.split):
             print(json.dumps(problem_row(problem), ensure_ascii=False))
         return
     printed = Printed(box=None, padding=(0, 1))

@@ -126,6 +126,7 @@ def _number(answer: str) -> str | None:
     """The canonical form of an answer that is one plain number, with its unit at most."""
     bare = _UNIT.sub("", number.plain(unwrapped(answer))).strip(" $%{}")
     bare = re.sub(r"\^\s*\\circ|^[a-zA-Z]\s*=", "", bare).strip()
+    bare = re.sub(r"^\((\d+)\)$", r"\1", bare)
     if not re.fullmatch(r"-?\s*\$?\s*[\d.,]+(?:\s+\d+)?(?:\s*/\s*\d+)?|-?[\d.]+[eE][+-]?\d+", bare):
         return None
     if re.search(r"\d,(?!\d{3}(?!\d))", bare):  # "1,2" is a list

@@ -33,6 +33,10 @@ _ROW = re.compile(r"\W*#(?:[\s,;|]+(?:and|or)?\s*#){2,}[\s.,;]*")
 _EITHER = re.compile(r"\s*(?:[^\W\d_]{1,12}\s+)?(?:or|\|)\s+$", re.IGNORECASE)
 _EXPRESSION = re.compile(r"[^=]*=\s*")
 
+_SAYS = re.compile(
+    r"\b(?:is|are|was|were|be|has|have|had|left|get|gets|makes?|so|total)\b[^\n]*\d|(?:\n|[.!?]\s)[^\n]*\d",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"^[ \t]*(?:#+[ \t]*)?(?:step[ \t]*)?\d{1,3}[.):][ \t]", re.IGNORECASE | re.MULTILINE)
 
 _CLEAN = [
@@ -142,6 +146,10 @@ def extract(text: str) -> tuple[str | None, str]:
     line = tail[tail.rfind("\n", 0, matches[-1].start()) + 1 :]
     if _ROW.fullmatch(_ANY.sub("#", line).strip()):
         return None, "last number"
+    # "120/24 = 5 hours to read 120 pages": the result of the line's last calculation, where nothing is said of another.
+    results = [match for match in matches if re.search(r"=[\s<$]*$", tail[: match.start()][-8:])]
+    if results and not _SAYS.search(tail, results[-1].end()):
+        return _value(results[-1]), "last result"
     return _value(matches[-1]), "last number"
 
 

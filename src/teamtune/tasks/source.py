@@ -11,6 +11,7 @@ gzip cut short) comes last.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -19,6 +20,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +43,7 @@ class Raw:
 def rows_of(source: str, split: str = "") -> Iterator[Raw]:
     """The rows of a source. Raises TeamtuneError where there is no such source, or none of that split."""
     if source == "-":
-        return _json_lines(sys.stdin.buffer, "stdin")
+        return _json_lines(io.BytesIO(_piped()), "stdin")
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path, split)
@@ -50,6 +52,12 @@ def rows_of(source: str, split: str = "") -> Iterator[Raw]:
     if _looks_local(source):
         raise TeamtuneError(f"no data at {source!r}; check the path (a hub name looks like owner/name)")
     return hub_rows(source, split)
+
+
+@cache
+def _piped() -> bytes:
+    """Standard input, which can be read once."""
+    return sys.stdin.buffer.read()
 
 
 def _looks_local(source: str) -> bool:
@@ -150,8 +158,7 @@ def _json(path: Path) -> Iterator[Raw]:
 
 def _csv(stream: IO[bytes], name: str, kind: str) -> Iterator[Raw]:
     csv.field_size_limit(LONGEST)
-    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-    reader = csv.DictReader(text, dialect="excel-tab" if kind == ".tsv" else "excel")
+    reader = csv.DictReader(codecs.iterdecode(stream, "utf-8-sig"), dialect="excel-tab" if kind == ".tsv" else "excel")
     number = 0
     try:
         for number, row in enumerate(reader, start=1):

@@ -1,0 +1,393 @@
+"""Data from anywhere: sources, columns, wrong files, graders by name, and the commands about them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teamtune.cli import main
+from teamtune.grading import find_grader
+from teamtune.tasks import DATASETS, TaskSpec, find
+from teamtune.tasks.dataset import Columns, common, problem_of
+from teamtune.tasks.source import LONGEST, rows_of
+from teamtune.types import Grade, Problem, TeamtuneError
+
+ROWS = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(40)]
+
+
+def jsonl(rows: Sequence[Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def csv_text(rows: Sequence[dict[str, str]]) -> bytes:
+    return "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]).encode()
+
+
+def parquet(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+
+
+def saved(path: Path) -> None:
+    import datasets
+
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(str(path))
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a.jsonl": lambda path: path.write_bytes(jsonl(ROWS)),
+    "a.ndjson": lambda path: path.write_bytes(jsonl(ROWS)),
+    "a.json": lambda path: path.write_text(json.dumps(ROWS)),
+    "b.json": lambda path: path.write_bytes(jsonl(ROWS)),
+    "a.jsonl.gz": lambda path: path.write_bytes(gzip.compress(jsonl(ROWS))),
+    "a.csv": lambda path: path.write_bytes(b"\xef\xbb\xbf" + csv_text(ROWS)),
+    "a.csv.gz": lambda path: path.write_bytes(gzip.compress(csv_text(ROWS))),
+    "a.tsv": lambda path: path.write_bytes(csv_text(ROWS).replace(b",", b"\t")),
+    "a.parquet": parquet,
+    "a-folder": saved,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_gives_the_same_problems(tmp_path: Path, name: str) -> None:
+    KINDS[name](tmp_path / name)
+    raws = list(rows_of(str(tmp_path / name), "train"))
+    assert [raw.row for raw in raws] == ROWS
+    assert raws[2].place.endswith(" row 3")
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(jsonl(ROWS))))
+    spec = TaskSpec("data", data="-", grader="number", train=20, test=20)
+    first = spec.load("train")
+    assert spec.load("train") == first, "what was piped in is kept"
+    assert {p.id for p in first} | {p.id for p in spec.load("test")} == {row["id"] for row in ROWS}
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(jsonl(ROWS[:30]))
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[30:])))
+    spec = TaskSpec("data", data=str(tmp_path), grader="number", train=30, test=10)
+    assert len(spec.load("train")) == 30 and len(spec.load("test")) == 10
+    with pytest.raises(TeamtuneError, match="has 10 problems; 11 are asked for, take fewer"):
+        TaskSpec("data", data=str(tmp_path), grader="number", train=30, test=11).load("test")
+
+
+def test_one_file_is_one_pool(tmp_path: Path) -> None:
+    (tmp_path / "all.jsonl").write_bytes(jsonl(ROWS))
+    spec = TaskSpec("data", data=str(tmp_path / "all.jsonl"), grader="number", train=25, test=15)
+    train, test = ([p.id for p in spec.load(split)] for split in ("train", "test"))
+    assert not set(train) & set(test) and len(train) == 25 and len(test) == 15
+    with pytest.raises(TeamtuneError, match=r"41 are asked for \(26 to train on and 15 apart from them\)"):
+        TaskSpec("data", data=str(tmp_path / "all.jsonl"), grader="number", train=26, test=15).load("train")
+
+
+def test_test_problems_from_elsewhere_and_leaks(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:20]))
+    same = [{**ROWS[0], "id": "other", "question": "what is 0 + 0"}, *ROWS[20:29]]
+    (tmp_path / "b.jsonl").write_bytes(jsonl(same))
+    options: dict[str, Any] = {
+        "data": str(tmp_path / "a.jsonl"),
+        "test_data": str(tmp_path / "b.jsonl"),
+        "grader": "number",
+    }
+    from teamtune.tasks import splits
+
+    with pytest.raises(TeamtuneError, match=r"1 of 10 test problems are in the training set too, problem .other."):
+        splits(TaskSpec("data", train=20, test=10, **options))
+    _, test = splits(TaskSpec("data", train=20, test=10, allow_leaks=True, **options))
+    assert test.leaks == 1
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    rows = [{"nr": 7, "text": "2 + 2?", "right": 4.0, "opts": "3|4", "how": "easy"}]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows))
+    columns = Columns("text", "right", "opts", "nr", "how")
+    item = common(rows[0], columns)
+    assert (item.question, item.answer, item.choices, item.id, item.level) == ("2 + 2?", "4", ("3", "4"), "7", "easy")
+    assert problem_of(item, "", "x").question == "2 + 2?\n(A) 3\n(B) 4"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"q": "?", "a": "1"}, "no question column .looked for question, problem, .* there are q, a"),
+        ({"question": "?"}, "no answer column"),
+        ({"question": " ", "answer": "1"}, "the question is empty"),
+        ({"question": "?", "answer": None}, "the answer is empty"),
+        ({"question": "?", "answer": float("nan")}, "the answer is nan"),
+        ({"question": "?", "answer": [1]}, "the answer is a list, not a text"),
+        ({"question": "?", "answer": "1", "choices": [1, 2]}, "choices must be a list of texts"),
+    ],
+)
+def test_rows_that_cannot_be_used(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        common(row)
+
+
+def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    whole = gzip.compress(jsonl(ROWS))
+    files: dict[str, tuple[bytes, str]] = {
+        "cut.jsonl.gz": (whole[: len(whole) // 2], "the file is cut short (truncated gzip); get it again"),
+        "no.jsonl.gz": (b"not gzip", "the file is no valid gzip"),
+        "latin.jsonl": (jsonl(ROWS[:2]) + '{"question": "é"}\n'.encode("latin-1"), "row 3: not valid UTF-8 at byte"),
+        "broken.jsonl": (b'{"question": "?", "answer": "1"}\n{"question": \n', "row 2: not valid JSON"),
+        "list.jsonl": (b'["a"]\n', "row 1: a list, not an object"),
+        "empty.jsonl": (b"", "there are no rows"),
+        "ids.jsonl": (jsonl([ROWS[0], ROWS[0]]), "the id 'q0' is that of ids.jsonl row 1 too"),
+        "nan.jsonl": (b'{"question": "?", "answer": NaN}\n', "row 1: the answer is nan"),
+        "long.jsonl": (b'{"question": "' + b"x" * (LONGEST + 10) + b'"}\n' + jsonl(ROWS), "row 1: the line is longer"),
+        "missing.csv": (b"question,reply\n?,1\n", "row 1: no answer column"),
+        "wide.csv": (b"question,answer\na,b,c\n", "row 1: more fields than the header's 2; quote its commas"),
+        "short.csv": (b"question,answer\na\n", "row 1: fewer fields than the header"),
+        "latin.csv": ("question,answer\né,1\n".encode("latin-1"), "not valid UTF-8"),
+        "no.parquet": (b"not parquet", "not valid Parquet"),
+        "none.json": (b"[1", "not valid JSON"),
+        "letter.jsonl": (jsonl([{**ROWS[0], "answer": "C", "choices": ["a", "b"]}]), "'C' is none of the 2 choices"),
+        "twins.jsonl": (jsonl([{**ROWS[0], "answer": "A", "choices": ["a", "A"]}]), "two choices are the same"),
+    }
+    for name, (data, _) in files.items():
+        (folder / name).write_bytes(data)
+    return {name: (folder / name, message) for name, (_, message) in files.items()}
+
+
+def test_wrong_files_are_told_in_one_sentence_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, (path, message) in bad_files(tmp_path).items():
+        with pytest.raises(SystemExit) as stopped:
+            main(["validate-data", str(path)])
+        out, err = capsys.readouterr()
+        assert stopped.value.code == 2, name
+        assert message in out, (name, out)
+        assert err.count("\n") == 1 and "errors; mend or drop these rows" in err
+        spec = TaskSpec("data", data=str(path), grader="number", train=1, test=1)
+        if "choices" not in message:
+            with pytest.raises(TeamtuneError):
+                spec.load("train")
+
+
+def test_a_good_file_has_no_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl([*ROWS, {**ROWS[0], "id": "again"}]))
+    main(["validate-data", str(tmp_path / "a.jsonl"), "--grader", "number"])
+    out = capsys.readouterr().out
+    assert "note: 1 rows repeat the question of another row" in out and "41 rows, 0 errors" in out
+
+
+def test_validation_asks_the_grader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl([ROWS[0], {**ROWS[1], "answer": "many"}]))
+    with pytest.raises(SystemExit):
+        main(["validate-data", str(tmp_path / "a.jsonl"), "--grader", "number"])
+    assert "a.jsonl row 2: the grader does not take the answer 'many' for right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.csv", "no data at 'nowhere.csv'; check the path"),
+        ("./nowhere", "no data at './nowhere'"),
+        ("a/b/c", "no data at 'a/b/c'"),
+    ],
+)
+def test_data_that_are_not_there(source: str, message: str) -> None:
+    with pytest.raises(TeamtuneError, match=message):
+        rows_of(source)
+
+
+def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").write_bytes(b"")
+    with pytest.raises(TeamtuneError, match=r"is of no kind that can be read; the kinds are .jsonl"):
+        rows_of(str(tmp_path / "a.xlsx"))
+
+
+def test_the_hub_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def offline(*_: object, **__: object) -> object:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.delenv("TEAMTUNE_DATA", raising=False)
+    with pytest.raises(TeamtuneError, match=r"data set 'openai/gsm8k:main', split 'train', cannot be had from the hub"):
+        TaskSpec("gsm8k").load("train")
+
+
+HUB_ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "gsm8k": ({"question": "1 + 1?", "answer": "Easy.\n#### 1,002"}, "1002"),
+    "math": (
+        {"problem": "1 + 1?", "level": "Level 2", "type": "Counting & Probability", "solution": "\\boxed{2}"},
+        "2",
+    ),
+    "math500": (
+        {"problem": "?", "solution": "", "answer": "2", "subject": "Algebra", "level": 1, "unique_id": "test/a/1.json"},
+        "2",
+    ),
+    "commonsense_qa": (
+        {
+            "id": "1",
+            "question": "?",
+            "question_concept": "x",
+            "choices": {"label": list("ABCDE"), "text": ["shoe", "roof", "sea", "tin", "box"]},
+            "answerKey": "B",
+        },
+        "B",
+    ),
+    "arc": (
+        {"id": "1", "question": "?", "choices": {"label": list("123"), "text": ["x", "y", "z"]}, "answerKey": "2"},
+        "B",
+    ),
+    "mmlu": ({"question": "?", "subject": "law", "choices": ["w", "x", "y", "z"], "answer": 3}, "D"),
+    "anli": ({"uid": "1", "premise": "a", "hypothesis": "b", "label": 2, "reason": ""}, "C"),
+    "bbh": ({"input": "not True is", "target": "False"}, "False"),
+    "svamp": (
+        {"ID": "c-1", "Body": "A box.", "Question": "How many?", "Equation": "", "Answer": "16.0", "Type": "Sum"},
+        "16",
+    ),
+    "aqua": ({"question": "?", "options": ["A)1", "B)2", "C)3"], "rationale": "", "correct": "C"}, "C"),
+    "strategy_qa": ({"qid": "1", "question": "?", "answer": False, "facts": ""}, "no"),
+    "aime": ({"id": 1, "problem": "?", "solution": "", "answer": "073"}, "73"),
+    "amc23": ({"id": 0, "question": "?", "answer": "27.0"}, "27"),
+    "gsm_symbolic": ({"id": 0, "instance": 1, "question": "?", "answer": "So.\n#### 51", "original_id": 3}, "51"),
+    "gsm_plus": ({"question": "?", "answer": "None", "perturbation_type": "critical thinking"}, "unanswerable"),
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_row_of_the_hub_reads_and_its_gold_answer_is_right(name: str) -> None:
+    row, answer = HUB_ROWS[name]
+    task = find(name)
+    problem = problem_of(task.DATASET.read(row), task.DATASET.ending, "x")
+    assert problem.answer == answer and problem.ending
+    assert task.grade(problem, f"Answer: {answer}").score == 1
+    assert task.grade(problem, "Answer: 12345").score == 0
+
+
+# Graders by name
+
+
+def reward(completions: list[str], answer: list[str], **_: Any) -> list[float | None]:
+    return [None if "?" in c else float(a in c) for c, a in zip(completions, answer, strict=True)]
+
+
+async def slow_reward(completions: list[list[dict[str, str]]], answer: list[str], **_: Any) -> list[float]:
+    return [float(a in c[0]["content"]) for c, a in zip(completions, answer, strict=True)]
+
+
+def own(problem: Problem, text: str) -> bool:
+    return problem.answer in text
+
+
+def own_grade(problem: Problem, text: str) -> Grade:
+    return Grade("x", 1.0)
+
+
+def raises(problem: Problem, text: str) -> float:
+    raise KeyError("oh")
+
+
+def wild(problem: Problem, text: str) -> float:
+    return 7.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "score"),
+    [
+        ("number", "Answer: 12", 1),
+        ("exact", "Answer: 12", 1),
+        ("boxed", "\\boxed{12}", 1),
+        ("boxed", "Answer: 12", 0),
+        ("math", "\\boxed{24/2}", 1),
+        ("fitting", "Answer: 12", 1),
+        ("regex:RESULT (\\d+)", "RESULT 11, RESULT 12", 1),
+        ("regex:RESULT (\\d+)", "RESULT 12, RESULT 11", 0),
+        ("regex:(a|a)*b", "a" * 60, 0),
+        ("tests.test_data:reward", "it is 12", 1),
+        ("tests.test_data:reward", "?", 0),
+        ("tests.test_data:slow_reward", "it is 12", 1),
+        ("tests.test_data:own", "it is 12", 1),
+        ("tests.test_data:own_grade", "", 1),
+    ],
+)
+def test_graders_by_name(name: str, text: str, score: float) -> None:
+    assert find_grader(name)(Problem("p", "?", "12"), text).score == score
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "unknown grader ''; there are number, choice"),
+        ("numbers", "unknown grader 'numbers'"),
+        ("regex:(", "is no valid pattern"),
+        ("no.such:f", "no function 'f' in module 'no.such' to grade with"),
+        ("tests.test_data:nothing", "no function 'nothing'"),
+        ("tests.test_data:ROWS", "is a list, not a function"),
+    ],
+)
+def test_graders_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(TeamtuneError, match=message):
+        find_grader(name)
+
+
+@pytest.mark.parametrize(("name", "message"), [("raises", "failed: KeyError"), ("wild", "gave 7.0; it must give")])
+def test_a_grader_that_fails_is_an_error_and_not_a_wrong_answer(name: str, message: str) -> None:
+    with pytest.raises(TeamtuneError, match=message):
+        find_grader(f"tests.test_data:{name}")(Problem("p", "?", "12"), "x")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "data"}, "--task data needs --data"),
+        ({"task": "data", "data": "x.csv"}, "unknown grader ''"),
+        ({"task": "gsm8k", "grader": "number"}, "--grader is for --task data, not for gsm8k"),
+        ({"task": "gsm8k", "answer_column": "a"}, "--answer-column is for --task data"),
+        ({"task": "stories", "data": "x.csv"}, "stories makes its own problems"),
+        ({"task": "arithmetic", "levels": ("1",)}, "arithmetic makes its own problems"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TeamtuneError, match=message):
+        TaskSpec(**options)
+
+
+def test_tasks_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["tasks"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("arithmetic", *DATASETS))
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
+    main(["tasks", "--task", "data", "--data", str(tmp_path / "a.jsonl"), "--grader", "number", "--limit", "3"])
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(shown) == 3 and all(row["id"].startswith("q") for row in shown)
+
+
+def test_an_audit_lists_every_disagreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {
+            "id": f"m/{i}",
+            "question": "?",
+            "gold": "4",
+            "response": f"Answer: {said}",
+            "label": label,
+            "dataset": "gsm8k",
+        }
+        for i, (said, label) in enumerate([("4", True), ("5", False), ("4", False), ("5", True)])
+    ]
+    file, verdicts, out = tmp_path / "a.jsonl", tmp_path / "v.jsonl", tmp_path / "o.jsonl"
+    file.write_bytes(jsonl(rows))
+    verdicts.write_bytes(jsonl([{"id": "m/2", "whose": "label", "why": "it is right"}]))
+    main(["audit-grader", str(file), "--verdicts", str(verdicts), "--out", str(out)])
+    told = capsys.readouterr().out
+    assert "m/2: label False, ours True; marked; 4 against 4 [label: it is right]" in told
+    assert "4 responses, 2 disagreements (50.00 %; mistakes of: label 1, unread 1)" in told
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["m/2", "m/3"]
+    file.write_bytes(jsonl([{"id": "m/0", "question": "?"}]))
+    with pytest.raises(SystemExit):
+        main(["audit-grader", str(file)])
+    assert "a.jsonl row 1: no gold; it needs id, question, gold, response, label" in capsys.readouterr().err
