@@ -114,7 +114,7 @@ def test_what_number_a_response_settles_on(response: str, value: str | None) -> 
     assert number.extract(response)[0] == value
 
 
-def test_decimals_are_compared_up_to_a_millionth_and_integers_exactly() -> None:
+def test_decimals_are_compared_up_to_five_millionths_and_integers_exactly() -> None:
     assert number.grade(problem("0.8333333333333334"), "Answer: 0.8333333333333333").score == 1
     assert number.grade(problem("10074005.666666666"), "Answer: 10074005.67").score == 1
     assert number.grade(problem("10074005.666666666"), "Answer: 10074006").score == 0

@@ -154,7 +154,7 @@ def extract(text: str) -> tuple[str | None, str]:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two canonical forms are the same value: decimals up to a millionth of their size.
+    """Whether two canonical forms are the same value: decimals up to five millionths of their size.
 
     A time without a.m. or p.m. may be either.
     """
@@ -167,7 +167,7 @@ def same(one: str, other: str) -> bool:
     if ":" in one + other or "/" not in one or "/" not in other:
         return False
     x, y = Fraction(one), Fraction(other)
-    return abs(x - y) <= max(abs(x), abs(y)) / 10**6
+    return abs(x - y) <= max(abs(x), abs(y)) / 200_000
 
 
 def grade(problem: Problem, text: str) -> Grade:
