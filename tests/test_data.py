@@ -91,6 +91,13 @@ def test_one_file_is_one_pool(tmp_path: Path) -> None:
         TaskSpec("data", data=str(tmp_path / "all.jsonl"), grader="number", train=26, test=15).load("train")
 
 
+def test_rows_without_ids_are_drawn_apart_too(tmp_path: Path) -> None:
+    (tmp_path / "all.jsonl").write_bytes(jsonl([{k: row[k] for k in ("question", "answer")} for row in ROWS]))
+    spec = TaskSpec("data", data=str(tmp_path / "all.jsonl"), grader="number", train=25, test=15)
+    train, test = ({p.question for p in spec.load(split)} for split in ("train", "test"))
+    assert not train & test and len(train | test) == 40
+
+
 def test_test_problems_from_elsewhere_and_leaks(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:20]))
     same = [{**ROWS[0], "id": "other", "question": "what is 0 + 0"}, *ROWS[20:29]]

@@ -248,7 +248,8 @@ def read_pool(dataset: Dataset, split: str, data: str = "", levels: Sequence[str
     """All problems of a split. Raises TeamtuneError for rows that cannot be read, and where there are none."""
     problems: list[Problem] = []
     for place in places(dataset, split, data, levels):
-        prefix = "/".join(filter(None, (dataset.name, place.part, split)))
+        # Ids follow from the rows' own place: where two splits share a pool, a problem has one id.
+        prefix = "/".join(filter(None, (dataset.name, place.part, place.split)))
         for problem in strict(problems_of(rows_of(place.source, place.split), dataset.read, dataset.ending, prefix)):
             level = {"level": place.part} if place.part and not problem.meta.get("level") else {}
             problems.append(replace(problem, meta={**problem.meta, **level}))
