@@ -152,6 +152,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "empty.jsonl": (b"", "there are no rows"),
         "ids.jsonl": (jsonl([ROWS[0], ROWS[0]]), "the id 'q0' is that of ids.jsonl row 1 too"),
         "nan.jsonl": (b'{"question": "?", "answer": NaN}\n', "row 1: the answer is nan"),
+        "long.csv": (
+            b"question,answer\n" + b"x" * (LONGEST + 10) + b",1\n",
+            "row 1: not valid CSV: the line is longer than",
+        ),
         "long.jsonl": (b'{"question": "' + b"x" * (LONGEST + 10) + b'"}\n' + jsonl(ROWS), "row 1: the line is longer"),
         "missing.csv": (b"question,reply\n?,1\n", "row 1: no answer column"),
         "wide.csv": (b"question,answer\na,b,c\n", "row 1: more fields than the header's 2; quote its commas"),
@@ -264,6 +268,21 @@ HUB_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "gsm_symbolic": ({"id": 0, "instance": 1, "question": "?", "answer": "So.\n#### 51", "original_id": 3}, "51"),
     "gsm_plus": ({"question": "?", "answer": "None", "perturbation_type": "critical thinking"}, "unanswerable"),
 }
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("Answer: C", "C"),
+        ("Answer: contradiction", "C"),
+        ("Answer: it contradicts the premise", "C"),
+        ("Answer: true", "A"),
+    ],
+)
+def test_inference_labels_are_said_in_many_ways(text: str, letter: str) -> None:
+    task = find("anli")
+    problem = problem_of(task.DATASET.read(HUB_ROWS["anli"][0]), task.DATASET.ending, "x")
+    assert task.grade(problem, text).parsed == letter
 
 
 @pytest.mark.parametrize("name", DATASETS)

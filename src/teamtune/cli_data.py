@@ -141,7 +141,7 @@ def audit_grader(cfg: Audited) -> None:
     done = audit(rows, grader_of, find_grader(cfg.grader or "fitting"))
     verdicts = read_verdicts(cfg.verdicts) if cfg.verdicts else {}
     console = Console()
-    for by in ("file", "source"):
+    for by in ("file", "dataset", "source"):
         console.print(confusion_table(done, by))
     for row in done.disagreements[: cfg.shown]:
         verdict = verdicts.get(row["id"])

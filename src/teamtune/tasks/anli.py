@@ -9,10 +9,10 @@ The data are for non-commercial use (CC BY-NC 4.0).
 
 from __future__ import annotations
 
+from teamtune.grading import choice, label
 from teamtune.grading.choice import LETTERS
-from teamtune.grading.choice import grade as grade
 from teamtune.tasks.dataset import CHOICE_ENDING, Dataset, Item, Part
-from teamtune.types import Row
+from teamtune.types import Grade, Problem, Row
 
 LABELS = ("entailment", "neutral", "contradiction")
 
@@ -20,6 +20,18 @@ LABELS = ("entailment", "neutral", "contradiction")
 def read(row: Row) -> Item:
     question = f"Premise: {row['premise']}\nHypothesis: {row['hypothesis']}"
     return Item(question, LETTERS[row["label"]], LABELS, row["uid"])
+
+
+def grade(problem: Problem, text: str) -> Grade:
+    """By the option's letter or text; where none is named, by what else says a label ("it contradicts the premise")."""
+    by_letter = choice.grade(problem, text)
+    if by_letter.parsed is not None:
+        return by_letter
+    said, rule = label.extract(text, label.family(LABELS[0]) or {})
+    letter = LETTERS[LABELS.index(said)] if said in LABELS else None
+    return Grade(
+        letter, float(letter is not None and letter == problem.answer), rule, f"{said} against {problem.answer}"
+    )
 
 
 DATASET = Dataset(

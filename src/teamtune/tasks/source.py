@@ -156,9 +156,18 @@ def _json(path: Path) -> Iterator[Raw]:
         yield Raw(place, row) if isinstance(row, dict) else Raw(place, None, f"a {type(row).__name__}, not an object")
 
 
+def _bounded(stream: IO[bytes]) -> Iterator[bytes]:
+    while line := stream.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise csv.Error(f"the line is longer than {LONGEST >> 20} MB")
+        yield line
+
+
 def _csv(stream: IO[bytes], name: str, kind: str) -> Iterator[Raw]:
     csv.field_size_limit(LONGEST)
-    reader = csv.DictReader(codecs.iterdecode(stream, "utf-8-sig"), dialect="excel-tab" if kind == ".tsv" else "excel")
+    reader = csv.DictReader(
+        codecs.iterdecode(_bounded(stream), "utf-8-sig"), dialect="excel-tab" if kind == ".tsv" else "excel"
+    )
     number = 0
     try:
         for number, row in enumerate(reader, start=1):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from teamtune.grading import Grader, find_grader
 from teamtune.tasks.dataset import (
@@ -48,7 +50,7 @@ class TaskSpec:
     """problems to evaluate on"""
     held_out: Literal["test", "dev"] = "test"
     """which split those are from: dev to choose options by, test for the figures that count"""
-    data_seed: int = 0
+    data_seed: Annotated[int, tyro.conf.arg(aliases=["--shuffle-seed"])] = 0
     """which problems: another seed gives others of the same split"""
     test_task: str = ""
     """another task to test on"""
