@@ -83,7 +83,8 @@ def play_out(
         for problem in problems
         for take in range(how.takes)
     ]
-    for answered in with_progress(folder.name, lives, drive(lives, engine, how)):
+    stage = folder.name if (folder.parent / "config.json").exists() else f"{folder.parent.name}/{folder.name}"
+    for answered in with_progress(stage, lives, drive(lives, engine, how)):
         turns = [turn_row(new.live.problem.id, new.live.take, new.turn) for new in answered]
         log.append([{"turns": turns}])
     return [row for live in lives for row in episode_rows(live.episode())]
