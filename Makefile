@@ -23,6 +23,7 @@ types: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python bench/rollout.py
+	$(BIN)/python bench/grading.py
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

@@ -75,7 +75,8 @@ def ends_with(row: Row) -> bool:
 def main(cfg: Bench) -> None:
     logging.disable(logging.CRITICAL)
     if not cfg.data.is_dir():
-        raise SystemExit(f"no recorded outputs in {str(cfg.data)!r}; give a folder with --data")
+        print(f"bench/grading.py skipped: no recorded outputs in {str(cfg.data)!r}; give a folder with --data")
+        return
     rows = [row for file in sorted(cfg.data.glob("*.jsonl.gz")) for row in graded_rows(file)]
     shared().compare("1", "2")  # starts a worker
     for name, belongs in KINDS.items():

@@ -19,6 +19,7 @@ import torch
 import tyro
 
 from teamtune.engines.transformers import TransformersEngine, batched
+from teamtune.memory import hold_freed_memory
 from teamtune.models import load_model
 from teamtune.play import Live, seed_of, waves
 from teamtune.protocols.pipeline import pipeline, seats
@@ -80,6 +81,7 @@ def bare(cfg: Bench, engine: TransformersEngine, asks: Sequence[Ask]) -> int:
 
 
 def main(cfg: Bench) -> None:
+    hold_freed_memory()  # as the command line does; it helps the bare side most
     model, tokenizer = load_model(cfg.model)
     team = Team(cfg.model, seats(Sampling(1.0, max_tokens=cfg.max_tokens)))
     engine = TransformersEngine(model, tokenizer, cfg.model, cfg.rows)

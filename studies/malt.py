@@ -21,6 +21,7 @@ import yaml
 
 from teamtune.cli import file_arguments
 from teamtune.evaluate import estimate, over_seeds, paired_bootstrap
+from teamtune.memory import hold_freed_memory
 from teamtune.recipes import evaluation, malt
 from teamtune.recipes.systems import scores
 from teamtune.report import write_report
@@ -240,6 +241,7 @@ def page(study: Study) -> list[str]:
 
 
 def main(study: Study) -> None:
+    hold_freed_memory()
     for work in (run_main, run_ablations):
         for seed in study.seeds if study.task else ():
             work(study, study.task, seed)

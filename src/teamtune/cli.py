@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from teamtune import __version__
+from teamtune.memory import hold_freed_memory
 from teamtune.store import Run
 from teamtune.types import TeamtuneError
 
@@ -175,6 +176,7 @@ def run_recipe(
     """Read the options, then print the plan (a dry run) or do the work and write the report."""
     from teamtune.report import write_report
 
+    hold_freed_memory()
     cfg, dry = options(kind, name, args, default)
     if dry:
         print_plan(cfg, plan(cfg))
