@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 import yaml
 
-from teamtune.cli import file_arguments
+from teamtune.cli_options import file_arguments
 from teamtune.evaluate import estimate, over_seeds, paired_bootstrap
 from teamtune.memory import hold_freed_memory
 from teamtune.recipes import evaluation, malt

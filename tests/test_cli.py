@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import teamtune.types
 from helpers import surroundings
@@ -197,7 +199,7 @@ def no_adapters(folder: Path) -> None:
     for seat in ("generator", "verifier", "refiner"):
         (folder / seat).mkdir(parents=True)
         (folder / seat / "adapter_config.json").write_text("{}")
-        (folder / seat / "adapter_model.safetensors").write_bytes(b"")
+        save_file({"weight": torch.zeros(1)}, folder / seat / "adapter_model.safetensors")
 
 
 def test_a_run_without_a_trained_team(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_a_corrupt_config_of_a_run(capsys: pytest.CaptureFixture[str], tmp_path:
     for text in ("{", "[]", '{"config": 3}'):
         (tmp_path / "run" / "config.json").write_text(text)
         said = sentence(capsys, "eval", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "eval"))
-        assert "config.json is corrupt; mend it" in said
+        assert "config.json is corrupt" in said
 
 
 def test_a_config_given_twice(capsys: pytest.CaptureFixture[str], out: str) -> None:

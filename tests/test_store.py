@@ -205,12 +205,13 @@ def test_config_is_recorded_and_held_to(tmp_path):
     Run(tmp_path / "run", Options(out=str(tmp_path / "run"))).close()  # the refusal kept no lock
 
 
-def test_another_commit_warns(tmp_path, monkeypatch):
+def test_another_commit_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "getstatusoutput", lambda _: (0, "aaaa"))
     Run(tmp_path, Options()).close()
+    assert not capsys.readouterr().err
     monkeypatch.setattr(subprocess, "getstatusoutput", lambda _: (0, "bbbb"))
-    with pytest.warns(UserWarning, match="commit aaaa, this is bbbb"):
-        Run(tmp_path, Options()).close()
+    Run(tmp_path, Options()).close()
+    assert "was begun at commit aaaa, this is bbbb" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_moved_run_goes_on(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from teamtune.models import check_weights
 from teamtune.types import TeamtuneError
 
 
@@ -18,6 +19,7 @@ def check_adapter(path: str) -> Path:
         raise TeamtuneError(f"no adapter in {path!r}: adapter_config.json is missing; train it, or mend the path")
     if not (folder / "adapter_model.safetensors").exists():
         raise TeamtuneError(f"adapter {path!r} has no adapter_model.safetensors; only safetensors are read")
+    check_weights(folder / "adapter_model.safetensors")
     return folder
 
 

@@ -10,18 +10,16 @@ import json
 import os
 import shlex
 import sys
-import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-import yaml
 from rich.console import Console
 
 from teamtune import __version__
+from teamtune.cli_options import options, taken, with_file
 from teamtune.memory import hold_freed_memory
 from teamtune.store import Run
 from teamtune.types import TeamtuneError
@@ -70,75 +68,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except TeamtuneError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         raise SystemExit(2) from error
+    except KeyboardInterrupt as stop:
+        Console(stderr=True, soft_wrap=True).print("stopped; the same command goes on from here", style="yellow")
+        raise SystemExit(130) from stop
 
 
 def command_line(args: Sequence[str]) -> str:
     return shlex.join(["teamtune", *args])
-
-
-def options(kind: type[T], name: str, args: list[str], default: T | None = None) -> tuple[T, bool]:
-    """The command's options, and whether this is a dry run."""
-    args = with_file(args)
-    dry = "--dry-run" in args
-    rest = [arg for arg in args if arg != "--dry-run"]
-    parse = partial(tyro.cli, kind, prog=f"teamtune {name}", args=rest)
-    return parse() if default is None else parse(default=default), dry
-
-
-def with_file(args: Sequence[str]) -> list[str]:
-    """The arguments with those of `--config FILE` in front, so that the command line wins."""
-    rest, config = taken(args, "--config")
-    return [*file_arguments(Path(config)), *rest] if config else rest
-
-
-def taken(args: Sequence[str], flag: str, what: str = "file name") -> tuple[list[str], str | None]:
-    """The arguments without `flag VALUE` (or `flag=VALUE`), and the value."""
-    rest: list[str] = []
-    values: list[str] = []
-    given = iter(args)
-    for arg in given:
-        if arg == flag:
-            values.append(next(given, ""))
-        elif arg.startswith(f"{flag}="):
-            values.append(arg.split("=", 1)[1])
-        else:
-            rest.append(arg)
-    if "" in values:
-        raise TeamtuneError(f"{flag} needs a {what}")
-    if len(values) > 1:
-        raise TeamtuneError(f"{flag} is given {len(values)} times ({', '.join(values)}); give one")
-    return rest, values[0] if values else None
-
-
-def file_arguments(path: Path) -> list[str]:
-    """The options of a file as command-line arguments, so that both are checked by the same rules."""
-    if not path.exists():
-        raise TeamtuneError(f"no options file at {str(path)!r}; check --config")
-    try:
-        text = path.read_text()
-        data = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise TeamtuneError(f"{path} is no valid options file: {' '.join(str(error).split())}") from error
-    if not isinstance(data, Mapping):
-        raise TeamtuneError(f"{path} must hold options as key: value, not {type(data).__name__}")
-    return _arguments(data, "")
-
-
-def _arguments(data: Mapping[str, Any], prefix: str) -> list[str]:
-    args: list[str] = []
-    for key, value in data.items():
-        name = f"{prefix}{key}".replace("_", "-")
-        if isinstance(value, Mapping):
-            args += _arguments(value, f"{name}.")
-        elif isinstance(value, bool):
-            head, _, last = name.rpartition(".")
-            dot = "." if head else ""
-            args.append(f"--{name}" if value else f"--{head}{dot}no-{last}")
-        elif isinstance(value, list):
-            args += [f"--{name}", *map(str, value)]
-        else:
-            args += [f"--{name}", str(value)]
-    return args
 
 
 def malt(args: list[str]) -> None:

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table as Printed
 
+from teamtune.cli_options import parsed
 from teamtune.grading import Grader, find_grader
 from teamtune.grading.audit import (
     Audit,
@@ -185,8 +186,8 @@ def summary(console: Console, done: Audit, verdicts: dict[str, dict[str, str]]) 
 def run(name: str, args: Sequence[str]) -> None:
     """One of the commands, by its name."""
     if name == "tasks":
-        tasks(tyro.cli(Tasks, prog="teamtune tasks", args=list(args)))
+        tasks(parsed(Tasks, "teamtune tasks", args))
     elif name == "validate-data":
-        validate_data(tyro.cli(Validate, prog="teamtune validate-data", args=list(args)))
+        validate_data(parsed(Validate, "teamtune validate-data", args))
     else:
-        audit_grader(tyro.cli(Audited, prog="teamtune audit-grader", args=list(args)))
+        audit_grader(parsed(Audited, "teamtune audit-grader", args))

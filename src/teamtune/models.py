@@ -91,6 +91,8 @@ def fingerprint(folder: Path) -> str:
         raise TeamtuneError(f"{str(folder)!r} holds no safetensors weights, and nothing else is read")
     found = hashlib.sha256()
     for file in files:
+        if file.suffix == ".safetensors":
+            check_weights(file)
         size = file.stat().st_size
         found.update(f"{file.name} {size} ".encode())
         with file.open("rb") as opened:
@@ -98,6 +100,31 @@ def fingerprint(folder: Path) -> str:
                 opened.seek(piece * (size - PIECE) // 63 if piece else 0)
                 found.update(opened.read(PIECE if size > 64 * PIECE else -1))
     return found.hexdigest()[:16]
+
+
+def check_weights(file: Path) -> None:
+    """Raises TeamtuneError where a safetensors file is cut short or none at all; reads its head alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise TeamtuneError(f"{str(file)!r} holds no weights ({' '.join(str(error).split())}); get it again") from error
+
+
+def check_targets(name: str, targets: str) -> None:
+    """Raises TeamtuneError where the model has no module of one of the LoRA targets; builds it without weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if targets == "all-linear":
+        return
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path(name)))
+    linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    unknown = [target for target in targets.split(",") if target.rpartition(".")[2] not in linear]
+    if unknown:
+        raise TeamtuneError(f"model {name!r} has no LoRA target {unknown[0]!r}; it has {', '.join(sorted(linear))}")
 
 
 def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:

@@ -23,7 +23,6 @@ import platform
 import shlex
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, wraps
@@ -78,7 +77,9 @@ def read_table(folder: str | Path) -> Table:
             pq.read_metadata(path / "rows.parquet")
         return Table(path, done["key"], done["counts"], done["rows"] or 0)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise TeamtuneError(f"no sealed stage to read at {path} ({error}); run its recipe again") from error
+        raise TeamtuneError(
+            f"no sealed stage to read at {path} ({error}); delete it and run its recipe again"
+        ) from error
 
 
 class Run(AbstractContextManager["Run"]):
@@ -86,6 +87,8 @@ class Run(AbstractContextManager["Run"]):
 
     def __init__(self, path: str | Path, config: object, command: str = "") -> None:
         self.path = Path(path)
+        if self.path == Path() and not (self.path / "config.json").exists():
+            raise TeamtuneError(f"--out is {str(path)!r}, the current folder; give the run a folder of its own")
         self._metrics = Log(self.path / "metrics.jsonl")
         self._lock = FileLock(self.path / ".lock", blocking=False, thread_local=False)
         try:
@@ -105,7 +108,7 @@ class Run(AbstractContextManager["Run"]):
     def _settle(self, config: Any, command: str) -> None:
         """Record the options of a new run; hold an old one to the options it has."""
         here = shlex.quote(os.path.dirname(__file__))
-        status, text = subprocess.getstatusoutput(f"git -C {here} rev-parse HEAD")
+        status, text = subprocess.getstatusoutput(f"git -C {here} describe --always --dirty --abbrev=40 --exclude '*'")
         self._commit = None if status else text
         path = self.path / "config.json"
         if not _agrees(path, {"config": config}):
@@ -114,7 +117,7 @@ class Run(AbstractContextManager["Run"]):
             _write(path, {"config": config, "versions": versions, "commit": self._commit, "command": command})
         old = json.loads(path.read_bytes()).get("commit")
         if old and self._commit and old != self._commit:
-            warnings.warn(f"{self.path} was begun at commit {old}, this is {self._commit}", stacklevel=3)
+            Console(stderr=True).out(f"{self.path} was begun at commit {old}, this is {self._commit}", highlight=False)
 
     def stage(self, name: str, fn: Fn, /, *args: Any, **kwargs: Any) -> Table:
         """The table of the pure `fn(*args, **kwargs)`, which gives rows or Counted; read if sealed.
@@ -271,7 +274,8 @@ def _agrees(path: Path, new: Row) -> bool:
         old = json.loads(path.read_bytes())
         told = "; ".join(line for key in new if key != "key" for line in changes(old[key], new[key], key))
     except (ValueError, KeyError, TypeError) as error:
-        raise TeamtuneError(f"{path} is corrupt; delete {path.parent} and run again") from error
+        lost = path if path.name == "config.json" else path.parent  # stages are held to their own inputs
+        raise TeamtuneError(f"{path} is corrupt; delete {lost} and give the same command again") from error
     if told:
         raise TeamtuneError(f"inputs of {path.parent} changed ({told:.400}); undo that or use another --out")
     return True

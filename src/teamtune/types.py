@@ -10,6 +10,7 @@ One Turn as it is stored (one row of the Turn table):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -65,8 +66,8 @@ class Sampling:
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise TeamtuneError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
+        if not 0 <= self.temperature < math.inf:
+            raise TeamtuneError(f"temperature is {self.temperature}; it must be 0 (greedy) or above, and finite")
         if not 0 < self.top_p <= 1:
             raise TeamtuneError(f"top_p is {self.top_p}; it must lie in (0, 1]")
         if self.top_k < 0:

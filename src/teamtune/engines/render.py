@@ -30,6 +30,10 @@ class Renderer:
             self._ids([Message("system", "a"), Message("user", "b")])
         except (TemplateError, ValueError):
             self.folds_system = True
+            try:
+                self._ids([Message("user", "b")])
+            except (TemplateError, ValueError) as error:
+                raise TeamtuneError(f"the chat template of model {name!r} is broken ({error}); mend it") from error
 
     @property
     def closing(self) -> int:

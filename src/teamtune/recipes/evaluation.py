@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from teamtune.adapters import check_adapter
 from teamtune.engines import EngineSpec
 from teamtune.models import fingerprint
 from teamtune.protocols.pipeline import ROLES, seats
-from teamtune.recipes.malt import preferring_seats
+from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.systems import System, base_team, compare, play_pipeline, trained_tokens
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, splits
@@ -85,6 +85,11 @@ def _config(folder: Path) -> dict[str, Any]:
     if config.get("__type__") != "Malt":
         raise TeamtuneError(
             f"{str(folder)!r} is a run of {config.get('__type__')}, which trains no team; give a malt run"
+        )
+    missing = {field.name for field in fields(Malt)} - config.keys()
+    if missing:
+        raise TeamtuneError(
+            f"{file} lacks {', '.join(sorted(missing))}: another version made it, or it is corrupt; train again"
         )
     return config
 

@@ -18,6 +18,7 @@ from teamtune.credit.tree import backup
 from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
 from teamtune.engines import EngineSpec
+from teamtune.models import check_targets
 from teamtune.protocols.pipeline import ROLES, pipeline, seats
 from teamtune.recipes.systems import (
     System,
@@ -83,6 +84,8 @@ class Malt:
         for name in ("sft_cap", "pair_cap"):
             if getattr(self, name) < 0:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
+        if self.width == 1 and preferring_seats(self.train_seats, self.dpo_generator):
+            raise TeamtuneError("width is 1; DPO compares siblings: take 2 or above, or train the generator alone")
         if not 0 <= self.threshold < 1:
             raise TeamtuneError(f"threshold is {self.threshold}; it must lie in [0, 1)")
         unknown = [seat for seat in self.train_seats if seat not in ROLES]
@@ -106,6 +109,7 @@ def main(cfg: Malt, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     train, test = splits(cfg.task)
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
+    check_targets(cfg.model, cfg.lora.targets)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command) as run:
         for number in range(cfg.rounds):

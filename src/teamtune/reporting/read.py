@@ -34,7 +34,9 @@ def options(folder: Path) -> Row:
         found = json.loads(file.read_bytes())
         return {"versions": {}, "commit": None, "command": "", **found, "config": dict(found["config"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise TeamtuneError(f"{file} is corrupt ({error}); restore it or run the recipe again") from error
+        raise TeamtuneError(
+            f"{file} is corrupt ({error}); delete that file and give the run's command again"
+        ) from error
 
 
 def stages(folder: Path, config: Row) -> list[Row]:
@@ -49,6 +51,13 @@ def stages(folder: Path, config: Row) -> list[Row]:
 
 def expected(config: Row) -> list[str]:
     """The stages that a finished run of this recipe holds; none for a recipe that is not known here."""
+    try:
+        return _expected(config)
+    except KeyError as error:
+        raise TeamtuneError(f"config.json lacks {error}: another version made it, or it is corrupt") from error
+
+
+def _expected(config: Row) -> list[str]:
     played: list[str] = []
     training: list[str] = []
     if config.get("__type__") == "Malt":

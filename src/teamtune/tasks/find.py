@@ -45,6 +45,8 @@ def find(name: str) -> ModuleType:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
             raise unknown from error
         raise TeamtuneError(f"task {name!r} cannot be imported: {error}; install what it needs") from error
+    except Exception as error:  # a user's module may raise anything
+        raise TeamtuneError(f"task {name!r} cannot be imported: {type(error).__name__}: {error}; mend it") from error
     for needed in ("grade",) if hasattr(module, "DATASET") else ("load", "grade"):
         if not hasattr(module, needed):
             raise TeamtuneError(f"task {name!r} has no function {needed!r}; see docs/guides/add-a-task.md")

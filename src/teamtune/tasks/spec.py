@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -103,7 +104,7 @@ class TaskSpec:
     def _load(self, name: str, theirs: str, count: int) -> list[Problem]:
         if name != OWN and not hasattr(find(name), "DATASET"):
             level = {"level": self.level} if self.level else {}
-            return find(name).load(theirs, count, self.data_seed, **level)
+            return loaded(name, find(name).load, (theirs, count, self.data_seed), level)
         return self._drawn(name, theirs, count)
 
     def name(self, split: str) -> str:
@@ -149,3 +150,20 @@ class TaskSpec:
         ending = ENDINGS.get(self.grader, "End with a line: Answer: <answer>")
         splits = {"train": "", "test": ""} if one and not self.test_data else {"train": "train", "test": "test"}
         return Dataset(OWN, data, partial(common, columns=columns), ending, splits, {})
+
+
+def loaded(name: str, load: Callable[..., Any], args: tuple[str, int, int], level: dict[str, str]) -> list[Problem]:
+    """The problems of a task's `load`, which may be a user's own: what it does wrong is told in a sentence."""
+    try:
+        found = list(load(*args, **level))
+    except TeamtuneError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise TeamtuneError(
+            f"load of task {name!r} failed: {type(error).__name__}: {error}; it is called as load(split, count, seed"
+            f"{', level' if level else ''}) and gives problems, see docs/guides/add-a-task.md"
+        ) from error
+    wrong = next((one for one in found if not isinstance(one, Problem)), None)
+    if wrong is not None:
+        raise TeamtuneError(f"load of task {name!r} gave a {type(wrong).__name__}; it must give teamtune.Problem")
+    return found

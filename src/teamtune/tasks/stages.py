@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from teamtune.store import Counted, Run, Table
 from teamtune.tasks.find import check_apart
 from teamtune.tasks.spec import TaskSpec
-from teamtune.types import Grade, Problem, Row
+from teamtune.types import Grade, Problem, Row, TeamtuneError
 
 THREADS = 8  # graders that wait (for a worker, for a server) wait beside each other
 FEW = 64
@@ -88,7 +88,12 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
     asked = list(dict.fromkeys((turn["problem"], turn["text"]) for turn in turns))
 
     def one(place: tuple[str, str]) -> Grade:
-        return grader(known[place[0]], place[1])
+        found = grader(known[place[0]], place[1])
+        if not isinstance(found, Grade):
+            raise TeamtuneError(
+                f"grade of task {task.name(split)!r} gave a {type(found).__name__}; it must give teamtune.Grade"
+            )
+        return found
 
     if len(asked) <= FEW:
         graded = dict(zip(asked, map(one, asked), strict=True))

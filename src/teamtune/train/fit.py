@@ -65,8 +65,8 @@ class Fit:
 
     def __post_init__(self) -> None:
         for name in ("rate", "epochs", "batch", "clip", "micro_tokens", "save_every"):
-            if getattr(self, name) <= 0:
-                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be above 0, and finite")
         if not 0 <= self.warmup <= 1:
             raise TeamtuneError(f"warmup is {self.warmup}; it is a share of the steps and must lie in [0, 1]")
 
@@ -112,6 +112,7 @@ def fit_model(
             sums = backward(model, batches, objective, options, reference)
             line: Metrics = {"step": step}
             for agent in batches:
+                finite(agent, "loss", sums[agent]["loss"], step, options)
                 line |= update(model, agent, optimizers[agent], options, step, len(schedules[agent]))
                 line |= {f"{agent}/{name}": value for name, value in sums[agent].items()}
             yield line
@@ -122,6 +123,15 @@ def fit_model(
     for agent in model.agents:
         model.save(agent, folder / agent)
     shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def finite(agent: str, what: str, value: float, step: int, options: Fit) -> None:
+    """A loss that is no number stops the fit: the adapter is lost, and all that is made with it would be."""
+    if not math.isfinite(value):
+        raise TeamtuneError(
+            f"the {what} of {agent} is {value} at step {step}; the rate {options.rate:g} is too high or the weights "
+            "are broken: take a lower rate and another --out"
+        )
 
 
 def items_of(rows: Sequence[Row], model: TeamModel, objective: Objective) -> dict[str, list[Item]]:
@@ -203,6 +213,7 @@ def update(
 ) -> Metrics:
     """One optimiser step of one agent."""
     norm = losses.global_norm(list(model.parameters(agent)))
+    finite(agent, "gradient norm", float(norm), step, options)
     scale = min(1.0, options.clip / max(float(norm), 1e-12))
     rate = rate_at(options, step, steps)
     for group in optimizer.param_groups:

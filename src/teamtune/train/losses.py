@@ -62,11 +62,6 @@ def answer_logprob(
     return total / mask.sum(-1).clamp(min=1) if average else total
 
 
-def accuracy(margins: Float[Tensor, " pairs"]) -> float:
-    """Share of pairs whose chosen answer gained more than the rejected one."""
-    return float((margins > 0).float().mean()) if margins.numel() else float("nan")
-
-
 def global_norm(parameters: list[Tensor]) -> Tensor:
     """The norm of all gradients together."""
     norms = [p.grad.norm() for p in parameters if p.grad is not None]

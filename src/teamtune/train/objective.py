@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,10 @@ class Preference:
     """weight of the chosen answers' negative log-likelihood a token (Pang et al. 2024)"""
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise TeamtuneError(f"beta is {self.beta}; it must be above 0")
-        if self.nll < 0:
-            raise TeamtuneError(f"nll is {self.nll}; it must be 0 or above")
+        if not 0 < self.beta < math.inf:
+            raise TeamtuneError(f"beta is {self.beta}; it must be above 0, and finite")
+        if not 0 <= self.nll < math.inf:
+            raise TeamtuneError(f"nll is {self.nll}; it must be 0 or above, and finite")
 
 
 Objective = Sft | Preference

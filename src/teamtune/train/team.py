@@ -36,6 +36,10 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise TeamtuneError(f"LoRA rank is {self.rank}; it must be 1 or above")
+        if self.alpha < 1:
+            raise TeamtuneError(f"LoRA alpha is {self.alpha}; it must be 1 or above, or nothing is learned")
+        if not all(name.strip() for name in self.targets.split(",")):
+            raise TeamtuneError(f"LoRA targets are {self.targets!r}; give all-linear, or names of modules with commas")
 
     def config(self) -> LoraConfig:
         targets = self.targets if self.targets == "all-linear" else self.targets.split(",")
