@@ -251,3 +251,32 @@ def test_errors_name_the_thing_and_the_fix(curate: Any) -> None:
         curate([turn], [], ["generator"])
     with pytest.raises(TeamtuneError, match="cap is -1"):
         curate([turn], [value_row(turn, 1.0)], ["generator"], cap=-1)
+
+
+@given(data=tables(), seed=st.integers(0, 10_000))
+def test_relabelling_siblings_changes_nothing_but_the_labels(data: Tables, seed: int) -> None:
+    """Turns that are numbered otherwise give the same rows and pairs, as far as texts go."""
+    turns, values = data
+    rng, numbers = random.Random(seed), {}
+    for place in {(turn["problem"], turn["take"]) for turn in turns}:
+        of_episode = [turn["turn"] for turn in turns if (turn["problem"], turn["take"]) == place]
+        for agent in AGENTS:  # a child is never numbered before its parent
+            level = [t["turn"] for t in turns if (t["problem"], t["take"]) == place and t["agent"] == agent]
+            numbers |= {(*place, old): new for old, new in zip(level, rng.sample(level, len(level)), strict=True)}
+        assert sorted(numbers[(*place, turn)] for turn in of_episode) == of_episode
+
+    def relabelled(row: Row) -> Row:
+        new = lambda turn: numbers[row["problem"], row["take"], turn]  # noqa: E731
+        return {**row, "turn": new(row["turn"]), "parents": [new(parent) for parent in row["parents"]]}
+
+    again = [relabelled(row) for row in turns], [relabelled(row) for row in values]
+    texts = lambda rows, *names: Counter((row["agent"], *(row[name] for name in names)) for row in rows)  # noqa: E731
+    for dedup in (False, True):
+        rows, rows_again = sft_rows(turns, values, AGENTS, dedup), sft_rows(*again, AGENTS, dedup)
+        assert rows.counts == rows_again.counts
+        # Of duplicates the first one stays, whose value is its own.
+        kept = ("completion",) if dedup else ("completion", "value")
+        assert texts(rows.rows, *kept) == texts(rows_again.rows, *kept)
+        pairs, pairs_again = sibling_pairs(turns, values, AGENTS, dedup), sibling_pairs(*again, AGENTS, dedup)
+        assert pairs.counts == pairs_again.counts
+        assert texts(pairs.rows, "chosen", "rejected") == texts(pairs_again.rows, "chosen", "rejected")

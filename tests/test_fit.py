@@ -144,3 +144,14 @@ def test_a_missing_adapter_is_named(tiny: str, tmp_path: Path) -> None:
     gone = team(tiny).adopt({"verifier": str(tmp_path / "gone")})
     with pytest.raises(TeamtuneError, match=r"no adapter in .*gone"):
         list(fit(tmp_path, sft_rows({"verifier": 3}), gone, ["verifier"], LORA, Sft(), Fit()))
+
+
+@pytest.mark.parametrize("objective", [Sft(), Preference()])
+def test_a_fit_that_diverges_stops_and_names_agent_step_and_rate(
+    tiny: str, tmp_path: Path, objective: Sft | Preference
+) -> None:
+    rows = (sft_rows if isinstance(objective, Sft) else pair_rows)({"verifier": 12})
+    steps = fit(tmp_path, rows, team(tiny), ["verifier"], LORA, objective, Fit(rate=1e30, batch=2))
+    with pytest.raises(TeamtuneError, match=r"of verifier is (nan|inf) at step \d+; the rate 1e\+30 is too high"):
+        list(steps)
+    assert not list(tmp_path.rglob("adapter_model.safetensors"))

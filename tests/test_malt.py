@@ -456,10 +456,11 @@ def killed(process: subprocess.Popen[bytes]) -> None:
 def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
     brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGKILL in the middle of the tree, of the SFT and between stages. All tables are the same byte by byte, and the
-    adapters are the same bit by bit: a state holds weights and moments as they are, and a step's rows depend on its
+    """SIGKILL in the middle of the tree, of both fits, of the test and between stages. All tables are the same byte by
+    byte, and the adapters bit by bit: a state holds weights and moments as they are, and a step's rows depend on its
     number alone."""
     more = ["--baselines", "none", "--width", "2", "--train", "12", "--sft.epochs", "4", "--sft.batch", "2"]
+    more += ["--dpo.batch", "1"]
     whole = trained(brief, tmp_path / "whole", *more)
     run = tmp_path / "killed"
     arguments = ["malt", "--model", brief, "--out", str(run), *SMALL, *more]
@@ -484,6 +485,17 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
     stopped_at(process, lambda: (run / "sft" / "DONE.json").exists())
     killed(process)
     assert not reference.exists() or not (run / "dpo" / "DONE.json").exists()
+
+    process = started(arguments)
+    stopped_at(process, lambda: any((run / "dpo" / "state").glob("step-*/state.json")))
+    killed(process)
+    assert not (run / "dpo" / "DONE.json").exists()
+
+    process = started(arguments)
+    tested = run / "test" / "malt" / "turns" / "log.jsonl"
+    stopped_at(process, lambda: tested.exists() and tested.read_bytes().count(b"\n") > 0)
+    killed(process)
+    assert not (tested.parent / "DONE.json").exists()
 
     process = started(arguments)
     error = process.communicate(timeout=120)[1].decode()
