@@ -66,9 +66,7 @@ def test_every_gold_answer_is_right_and_another_ones_is_wrong(task: str, split: 
     equal = [
         (one.answer, other.answer)
         for one, other in zip(checked, [*checked[7:], *checked[:7]], strict=True)
-        if one.answer.strip("()") != other.answer.strip("()")
-        and other.answer[:1] < "Z"
-        and grade(one, form.format(other.answer)).score
+        if one.answer.strip("()") != other.answer.strip("()") and grade(one, form.format(other.answer)).score
     ]
     truly = {("K=8", "8"), ("2", "2 \\text{ pieces}")}
     assert set(equal) <= truly
@@ -104,7 +102,10 @@ def test_graders_agree_with_the_labels_but_where_a_reader_says_why_not() -> None
     ours = Counter(row["dataset"] for row in done.disagreements if verdicts[row["id"]]["whose"] == "ours")
     size = Counter(row["dataset"] for row in rows)
     assert ours["math"] / size["math"] < 0.003
-    assert ours.total() == ours["math"]
+    apart = [
+        row["id"] for row in done.disagreements if verdicts[row["id"]]["whose"] == "ours" and row["dataset"] != "math"
+    ]
+    assert apart == ["chatgpt/gsm8k/95"]  # "72 months, which is 6 years"
     assert judged(done.disagreements, verdicts)["unread"] == 0
     assert sum(row["n"] for row in confusion(done.rows, "file")) == len(rows) == 10_577
     assert all(row["rule"] and row["reason"] for row in done.rows)

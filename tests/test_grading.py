@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from teamtune.grading import choice, label, math, number, text
 from teamtune.grading.extract import LONGEST, final
 from teamtune.grading.workers import Worker, Workers
-from teamtune.types import Problem
+from teamtune.types import Grade, Problem
 
 
 def problem(answer: str, question: str = "?", **meta: object) -> Problem:
@@ -450,3 +451,181 @@ def test_any_text_gets_a_grade(response: str) -> None:
 )
 def test_any_latex_is_compared_the_same_way_around(answer: str, gold: str) -> None:
     assert math.equal(gold, answer)[0] == math.equal(answer, gold)[0]
+
+
+# Answers that settle on nothing, and answers said in unusual ways
+
+
+@pytest.mark.parametrize(
+    ("gold", "response"),
+    [
+        *(
+            ("0", f"Answer: {many}")
+            for many in ("[0, 1, 2]", "(0, 1, 2)", "one of 0, 1, 2", "0 1 2", "0\n1\n2", "0/1/2/3")
+        ),
+        ("0", r"\boxed{\{0, 1, 2\}}"),
+        *(("12", f"Answer: {many}") for many in ("12-13", "12 to 13", "between 12 and 13", "12, or maybe 13")),
+        *(("7", f"Answer: {many}") for many in ("x = 7, x = 42, x = 0", "7 (or 42 or 0)", "7? 42? 0?", "7*6", "7 + 6")),
+        ("13", "It is 12 or 13."),
+        *(("2", rf"\boxed{{{more}}}") for more in (r"2^{10}", r"2\sqrt{3}", r"2\pi", "2x", "2e1000")),
+        *(("12", f"The answer is {denied}") for denied in ("not 12", "not 12 but 13", "anything but 12")),
+        ("1", "Answer: one hundred"),
+        ("20", "Answer: twenty-five"),
+        ("2", "Answer: two thirds"),
+        *(("4", f"Answer: {less}") for less in ("minus 4", "negative 4", "-(4)", "\u20134")),
+        ("1/2", r"\boxed{-\frac{1}{2}}"),
+        ("1", r"\boxed{\frac{1}{-2}}"),
+        ("12", r"\boxed{12} Wait, that is wrong. The answer is 13."),
+    ],
+)
+def test_no_number_where_several_are_named_or_one_is_denied(gold: str, response: str) -> None:
+    assert number.grade(problem(gold), response).score == 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "response"),
+    [
+        ("-1/2", r"\boxed{-\frac{1}{2}}"),
+        ("-1/2", r"\boxed{\frac{1}{-2}}"),
+        *(("-4", f"The answer is {less}.") for less in ("minus 4", "negative 4", "-(4)", "\u20134")),
+        ("13", "Answer: not 12 but 13"),
+        ("13", "The answer is 12. Wait, no: the answer is 13."),
+        ("1500000", "Answer: 1.5 million"),
+        ("1.5", "Answer: 1.5 million"),
+        ("1000", "Answer: 1k"),
+        ("125", "Answer: one hundred and twenty-five"),
+        ("7/2", "Answer: 3\u00bd"),
+        ("12", "Answer: USD12"),
+        ("15", "Answer: 5 x 3 = 15"),
+        ("5", "Answer: In 3 years, he will be 5"),
+        ("36", "The answer is that the price of 3 books is $36."),
+        ("12", "Answer: 12 because there are 3 * 4"),
+        ("12", "Answer: 12 (3 * 4)"),
+        ("60", r"\boxed{60^\circ}"),
+        ("12", "Answer:\n- 12"),
+    ],
+)
+def test_numbers_said_in_other_ways(gold: str, response: str) -> None:
+    assert number.grade(problem(gold), response).score == 1
+
+
+UNLIKE = [
+    *(("5", wrong) for wrong in ("2x=5", "-x=5", "x^2=5", "6=5")),
+    ("x^2+y^2=1", "1"),
+    (r"\sqrt2", "1.41421356"),
+    (r"\frac13", "0.333333"),
+    ("10101_2", "10101_3"),
+    (r"\{1,2\}", "(1,2)"),
+    (r"5\text{ cm}", r"5\text{ m}"),
+    ("1e999999999", "1e999999998"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [*UNLIKE, *(pair[::-1] for pair in UNLIKE)])
+def test_answers_that_only_look_alike(one: str, other: str) -> None:
+    assert not math.equal(one, other)[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("5", "2+3=5"),
+        (r"\infty", r"\text{infinity}"),
+        ("1,2", "x=1, x=2"),
+        ("(1,2)", "(x,y)=(1,2)"),
+        (r"5\text{ cm}", r"5\text{ centimeters}"),
+        (r"\frac13", "0.3333333333333333"),
+        ("12", "f(3) = 12"),
+    ],
+)
+def test_answers_that_are_alike(one: str, other: str) -> None:
+    assert math.equal(one, other)[0] and math.equal(other, one)[0]
+
+
+def test_an_equation_may_say_what_was_asked_for() -> None:
+    assert math.grade(problem("38", "What is $24x - 14y$?"), "Answer: $24x-14y=38$").score == 1
+    assert math.grade(problem("38", "What is $x$?"), "Answer: $24x-14y=38$").score == 0
+
+
+def test_several_formulas_are_no_answer() -> None:
+    assert math.grade(problem("6"), "It is $5$ or $6$").score == 0
+    assert math.grade(problem("99"), rf"\boxed{{{' = '.join(map(str, range(100)))}}}").score == 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "response"),
+    [
+        *(
+            ("B", f"Answer: {denied}")
+            for denied in ("anything but B", "B is incorrect", "B or a", "B or A", "B, perhaps A")
+        ),
+        ("B", "Answer: B or ignore"),
+        ("B", "The right answer isn't (B)"),
+        *(
+            ("A", f"Answer: {denied}")
+            for denied in ("not ignore", "don't ignore it", "A. B. C. D. E.", "A\nB\nC\nD\nE")
+        ),
+        *(("E", f"Answer: {many}") for many in ("A through E", "A to E")),
+        ("E", "(A) ignore\n(B) enforce\n(C) authoritarian\n(D) yell at\n(E) avoid"),
+        ("B", "The best answer is B. On reflection, Answer: A"),
+    ],
+)
+def test_no_option_where_several_are_named_or_one_is_denied(gold: str, response: str) -> None:
+    assert choice.grade(problem(gold, choices=FIVE), response).score == 0
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *("I think A is wrong, so (C)", "So it must be C.", "C is correct.", "I choose C"),
+        *("Therefore, C is the correct option.", "Answer: C, since A and B are wrong", "Answer: not A, it is C"),
+        "The best answer is B. On reflection, Answer: C",
+    ],
+)
+def test_options_said_in_other_ways(response: str) -> None:
+    assert choice.grade(problem("C", choices=FIVE), response).score == 1
+
+
+def test_options_that_are_numbers_are_compared_as_numbers() -> None:
+    assert choice.grade(problem("A", choices=["0.25", "0.5"]), "Answer: .25").score == 1
+    assert choice.grade(problem("A", choices=["1,000", "2"]), "Answer: 1000").score == 1
+    assert choice.grade(problem("A", choices=[r"\frac{1}{2}", r"\frac{1}{3}"]), r"\boxed{\frac{1}{2}}").score == 1
+    assert choice.grade(problem("B", choices=["-3", "3"]), "Answer: \N{MINUS SIGN}3").score == 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "score"),
+    [
+        ("yes", "Answer: not yes", 0),
+        ("true", "Answer: it isn't true", 0),
+        ("true", "Answer: not entirely true", 0),
+        ("valid", "Answer: not deductively valid", 0),
+        ("entailment", "Answer: not entailment", 0),
+        ("contradiction", "Answer: no contradiction", 0),
+        ("no", "Answer: It is not false", 0),
+        ("no", "Answer: there is no doubt that it does", 0),
+        ("yes", "Answer: yes, no, maybe", 0),
+        ("yes", "yes", 1),
+        ("yes", "Answer: No doubt: yes.", 1),
+        ("neutral", "Answer: neither entailed nor contradicted", 1),
+        ("unanswerable", "Answer: We do not have enough information", 1),
+    ],
+)
+def test_labels_denied_listed_and_said_in_other_ways(gold: str, response: str, score: int) -> None:
+    assert label.grade(problem(gold), response).score == score
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ", ".join(map(str, range(4000))) + " are the numbers",
+        " , ".join(["1"] * 4000) + "!",
+        "Answer: " + ", or ".join(["1 or"] * 400) + "!",
+        "minus " * 4000,
+        "1 or, " * 3000,
+    ],
+)
+@pytest.mark.parametrize("grader", [number.grade, math.grade, choice.grade, label.grade])
+@pytest.mark.timeout(20)
+def test_rows_of_numbers_take_no_time(grader: Callable[[Problem, str], Grade], text: str) -> None:
+    grader(problem("7"), text)

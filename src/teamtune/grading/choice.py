@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from teamtune.grading import number
 from teamtune.grading.extract import TAIL, final, last_line, unwrapped
 from teamtune.types import Grade, Problem
 
@@ -22,14 +23,24 @@ _OPTION = re.compile(r"(?:^|[\n\t ])\(?([A-Z])[).:][ \t]+(.*?)(?=[\n\t ]\(?[A-Z]
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _NAMED = re.compile(r"\b(?:option|choice|letter)\s+[\"'*(]*([A-Za-z])\b", re.IGNORECASE)
 _LEADING = re.compile(r"([A-Z])(?:\s*[.):\-\u2013,;]|\s*$)")
-_BARE = re.compile(r"(?<![\w'\u2019])([A-Z])(?![\w'\u2019])")
-_BEST = re.compile(
-    r"\b(?:best|correct|right|closest)\s+(?:option|choice|answer)\s*(?:is|would be|:)\s*(?P<answer>[^\n]{1,400})",
+# "A" before a word may be an article and "I" a person: "A man", "I think".
+_BARE = re.compile(r"(?<![\w'\u2019])(?![AI]\s+(?!or\b|and\b|to\b|through\b)[a-z']|I['\u2019])([A-Z])(?![\w'\u2019])")
+_BESIDE = re.compile(r"(?:\b(?:or|and)|[,/])\s*\(?([a-z])\)?\W*$")
+_HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either)\b", re.IGNORECASE)
+_REASON = re.compile(r"[,;.]?\s+(?:since|because|as|while|whereas|but not|and not)\b.*", re.IGNORECASE | re.DOTALL)
+_CLEAR = re.compile(r"\W*(?:option\s+|choice\s+)?(?:[(\[][A-Za-z][)\]]|[A-Z][.):]|[A-Z]\W*$)", re.IGNORECASE)
+_ONE = r"(?:option\s+|choice\s+)?[(\"'*]*\b([A-Z])\b[)\"'*]*"
+_THEN = r"(?:so|therefore|thus|hence)"
+_SAID = re.compile(
+    rf"\b(?:must be|choose|pick|select|go with|going with|{_THEN})[,:]?\s+(?:it is\s+)?{_ONE}\W*$"
+    rf"|^(?:{_THEN}[,:]?\s+)?{_ONE}\s+is\s+(?:the\s+)?(?:correct|right|best)\b",
     re.IGNORECASE,
 )
-_CLEAR = re.compile(r"\W*(?:option\s+|choice\s+)?(?:[(\[][A-Za-z][)\]]|[A-Z][.):]|[A-Z]\W*$)", re.IGNORECASE)
+_NO = r"(?:not|n't|never|rather than|instead of|anything but|eliminates?|than)"
+_DENIAL = re.compile(r"\b(?:not|never|rather than|instead of|anything but)\b|n['\u2019]t\b", re.IGNORECASE)
 _NOT = re.compile(
-    r"\b(?:not|rather than|instead of|eliminates?|than)\s+(?:option\s+|choice\s+)?[(\"']*[A-Za-z][)\"']*(?!\w)"
+    rf"{_NO}\s+{_ONE}(?!\w)|{_ONE}(?:\s+and\s+{_ONE})?\s+(?:(?:is|are|was)\s+(?:wrong|incorrect|false|not\b)|isn't\b)[^,.;]*",
+    re.IGNORECASE,
 )
 
 
@@ -37,7 +48,7 @@ def options(problem: Problem) -> list[str]:
     """The option texts of a problem, in order."""
     given = problem.meta.get("choices")
     if given:
-        return list(given)
+        return list(given)[: len(LETTERS)]
     found = _OPTION.findall(problem.question)
     return [text.strip() for letter, text in found if letter in LETTERS] if _in_order(found) else []
 
@@ -55,36 +66,52 @@ def normal(text: str) -> str:
 def letter_in(answer: str, texts: Sequence[str]) -> tuple[str | None, str]:
     """The letter that an answer names, or None where it names none or several; and how it was read."""
     allowed = LETTERS[: len(texts)] if texts else LETTERS
-    plain = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", unwrapped(answer))
+    bare = unwrapped(answer).replace("\N{MINUS SIGN}", "-")
+    plain = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", bare)
     plain = re.sub(r"\\[a-zA-Z]+|[*_`$\\]", "", plain).strip()
     alone = re.fullmatch(r"\W*([A-Za-z])\W*", plain)
     if alone and alone[1].upper() in allowed:
         return alone[1].upper(), "letter"
-    same = [LETTERS[i] for i, text in enumerate(texts) if normal(text) == normal(plain)]
-    if len(same) == 1:
-        return same[0], "option text"
-    plain = _NOT.sub(" ", plain)
+    for form in (normal, _value):
+        said = form(bare if form is _value else plain)
+        same = [LETTERS[i] for i, text in enumerate(texts) if said and form(text) == said]
+        if len(same) == 1:
+            return same[0], "option text"
+    plain = _NOT.sub(" ", _REASON.sub("", plain) if _LEADING.match(plain) else plain)
     for pattern in (_BRACKETED, _NAMED):
         named = {letter.upper() for letter in pattern.findall(plain)} & set(allowed)
         if named:
-            others = set(_BARE.findall(plain)) & set(allowed) - {"A", "I"}
-            return (named.pop(), "letter") if len(named | others) == 1 else (None, "several options")
+            return _only(named, plain, allowed, texts)
     leading = _LEADING.match(plain)
     if leading and leading[1] in allowed:
-        rest = set(_BARE.findall(plain[leading.end() :])) & set(allowed) - {leading[1], "A", "I"}
-        return (leading[1], "letter") if not rest else (None, "several options")
-    bare = set(_BARE.findall(plain)) & set(allowed)
-    sure = bare - {"A", "I"}  # "A" may be an article and "I" a person
-    if len(sure) == 1 and (bare == sure or not re.search(r"\bA\s*(?:,|or|and|/)", plain)):
-        return sure.pop(), "letter"
-    if sure:
-        return None, "several options"
-    return _by_text(plain, texts)
+        return _only({leading[1]}, plain[leading.end() :], allowed, texts)
+    bare_letters = set(_BARE.findall(plain)) & set(allowed)
+    return _only(bare_letters, plain, allowed, texts) if bare_letters else _by_text(plain, texts)
+
+
+def _only(named: set[str], text: str, allowed: str, texts: Sequence[str]) -> tuple[str | None, str]:
+    """The one letter that is named, where the text puts no other beside it."""
+    letter = min(named)
+    own = texts[LETTERS.index(letter)] if LETTERS.index(letter) < len(texts) else ""
+    rest = re.sub(re.escape(own), " ", text, flags=re.IGNORECASE) if own else text
+    beside = {found.upper() for found in _BESIDE.findall(rest)} & set(allowed)
+    others = (named | beside | set(_BARE.findall(rest)) & set(allowed)) - {letter}
+    hedged = _HEDGE.search(rest) and _by_text(rest, texts)[0] not in (None, letter)
+    return (letter, "letter") if not others and not hedged else (None, "several options")
+
+
+def _value(text: str) -> str | None:
+    """An option that is a number, in canonical form: "0.25" and ".25", "1,000" and "1000"."""
+    return number.canonical(text) if re.fullmatch(r"[^a-zA-Z]*(?:\\[dt]?frac[^a-zA-Z]*)?", text) else None
 
 
 def _by_text(answer: str, texts: Sequence[str]) -> tuple[str | None, str]:
     """The one option whose text stands in the answer; a text that is part of another one found does not count."""
     words = lambda text: re.sub(r"[^\w%$./-]+", " ", text).strip()  # noqa: E731
+    denial = _DENIAL.search(answer)
+    if denial and not any(_DENIAL.search(text) for text in texts):
+        before = answer[: denial.start()].strip()
+        return _by_text(before, texts) if before else (None, "an option denied")
     said = f" {words(answer.casefold())} "
     forms = {LETTERS[i]: words(normal(text)) for i, text in enumerate(texts)}
     found = {
@@ -101,17 +128,22 @@ def _by_text(answer: str, texts: Sequence[str]) -> tuple[str | None, str]:
 def extract(text: str, texts: Sequence[str]) -> tuple[str | None, str]:
     """The letter that a response settles on, and the rule that found it.
 
-    Without a mark, only a last line that is clearly an option counts: alone, in brackets or with its text.
+    Without a mark, only a line that is clearly an option counts: alone, bracketed, with its text, or said to be right.
     """
-    named = list(_BEST.finditer(text, max(0, len(text) - TAIL)))
-    if named:
-        letter, how = letter_in(named[-1]["answer"], texts)
-        return letter, f"marked, {how}"
+    lines = [line.strip() for line in text[-TAIL:].split("\n") if line.strip()]
     found = final(text)
     if found:
         letter, how = letter_in(found.text, texts)
+        below = re.fullmatch(r"\W*([A-Z])\W*", lines[-1]) if found.rule == "marked" and len(lines) > 1 else None
+        if below and letter and below[1] != letter:
+            return None, "marked, and another option below"
         return letter, f"{found.rule}, {how}"
+    if len(lines) > 1 and _CLEAR.match(lines[-1]) and _CLEAR.match(lines[-2]):
+        return None, "a list of options"
     for name, line in (("last line", last_line(text)), ("first line", text[:200].strip().split("\n")[0])):
+        said = _SAID.search(_NOT.sub(" ", line))
+        if said and (said[1] or said[2]).upper() in (LETTERS[: len(texts)] or LETTERS):
+            return (said[1] or said[2]).upper(), f"{name}, letter"
         if _CLEAR.match(line) or normal(line) in map(normal, texts):
             letter, how = letter_in(line, texts)
             return letter, f"{name}, {how}"

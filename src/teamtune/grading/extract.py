@@ -24,15 +24,19 @@ _BARE_BOX = re.compile(r"\\boxed\s+([^\s${}\\]{1,40})")
 _HASHES = re.compile(r"^[ \t]*#{4}[ \t]*(?P<answer>\S[^\n]*)", re.MULTILINE)
 _IS = r"(?:[ \t]+(?:is|are|was|would be|will be|should be|must be)\b[ \t]*:?|[ \t]*[:=\uff1a])"
 _MARKER = re.compile(
-    r"(?:\banswers?\b(?:[ \t]+(?:to|for|of)[ \t]+(?:the|this)[ \t]+(?:question|problem|exercise|task))?(?:\*\*|__)?"
+    r"(?:\b(?:answers?|(?:best|correct|right|closest)[ \t]+(?:option|choice))\b"
+    r"(?:[ \t]+(?:to|for|of)[ \t]+(?:the|this)[ \t]+(?:question|problem|exercise|task))?(?:\*\*|__)?"
     + _IS
     + r"|^[ \t>]*(?:\*\*)?A(?:\*\*)?[ \t]*:)",
     re.IGNORECASE | re.MULTILINE,
 )
 # "9. I hope it is correct" ends at the full stop; "Mr. Hill" and "4:30 p.m." do not.
-_SENTENCE = re.compile(r"(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]s)(?<!\.m)\.\s+(?=[A-Z])")
+_SENTENCE = re.compile(r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]s)(?<!\.m)\.\s+(?=[A-Z])")
 _TAKEN_BACK = re.compile(
-    r"\bI apologi[sz]e\b|\bmy (?:earlier|previous) (?:answer|solution) (?:is|was) (?:wrong|incorrect)\b", re.IGNORECASE
+    r"\bI apologi[sz]e\b|\bmy (?:earlier|previous) (?:answer|solution) (?:is|was) (?:wrong|incorrect)\b"
+    r"|(?P<sure>\bwait\b[,.:!]?[^\n]{0,40}\b(?:no|wrong|incorrect|mistake)\b"
+    r"|\b(?:that|this) (?:is|was) (?:wrong|incorrect)\b|\bI (?:have )?made (?:a|an) (?:mistake|error)\b|\bcorrection:)",
+    re.IGNORECASE,
 )
 
 
@@ -86,6 +90,8 @@ def marked(text: str) -> Place | None:
         line, _, below = text[marker.end() : marker.end() + 2 * LONGEST].partition("\n")
         if not line.strip(" *_:.$\t"):
             line = next((other for other in below.split("\n") if other.strip()), "")
+            bullet = re.match(r"\s*[-*+\u2022]\s+", line)
+            line = line[bullet.end() :] if bullet else line
         answer = unwrapped(_SENTENCE.split(line.strip(" *_\t"), maxsplit=1)[0][: LONGEST + 1])
         if answer:
             return answer, marker.end() + len(line)
@@ -113,7 +119,8 @@ RULES = {"boxed": boxed, "hashes": hashes, "marked": marked}
 def final(text: str, rules: Sequence[str] = ("boxed", "hashes", "marked")) -> Found | None:
     """The answer by the first rule that finds one, or None where none does.
 
-    The answer is empty where it is over `LONGEST` characters or taken back: an apology follows, and then more work.
+    Where it is taken back later, what is found after that counts; where that is nothing, or an answer is over `LONGEST`
+    characters, it is empty. A mere apology takes back only if more work follows it.
     """
     for rule in rules:
         place = RULES[rule](text)
@@ -121,11 +128,21 @@ def final(text: str, rules: Sequence[str] = ("boxed", "hashes", "marked")) -> Fo
             answer, end = place
             if len(answer) > LONGEST:
                 return Found("", f"{rule}, too long")
-            back = _TAKEN_BACK.search(text, end)
-            if back and len(text) - back.end() > 200:
-                return Found("", f"{rule}, taken back")
+            back = _last(_TAKEN_BACK, text, max(end, len(text) - TAIL))
+            if back is None:
+                return Found(answer, rule)
+            again = final(text[back.end() :], rules)
+            if again or back["sure"] or len(text) - back.end() > 200:
+                return again or Found("", f"{rule}, taken back")
             return Found(answer, rule)
     return None
+
+
+def _last(pattern: re.Pattern[str], text: str, start: int) -> re.Match[str] | None:
+    found = None
+    for found in pattern.finditer(text, start):  # noqa: B007
+        pass
+    return found
 
 
 def last_line(text: str) -> str:

@@ -11,6 +11,7 @@ Which labels there are follows from the gold answer.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from teamtune.grading.extract import final, last_line
 from teamtune.types import Grade, Problem
@@ -23,13 +24,15 @@ FAMILIES: tuple[dict[str, str], ...] = (
     {"plausible": r"plausible|yes", "implausible": r"implausible|not plausible|no"},
     {
         "entailment": r"entail(?:ment|s|ed)|true|yes",
-        "neutral": r"neutral|neither|undetermined|inconclusive|unknown|maybe",
+        "neutral": r"neutral|neither|neither entail(?:s|ed|ment)? n?or contradict(?:s|ed|ion)?|undetermined|"
+        r"inconclusive|unknown|maybe",
         "contradiction": r"contradict(?:ion|s|ed|ory)|false|no",
     },
 )
 UNANSWERABLE = (
-    r"unanswerable|not answerable|no answer|unknown|insufficient information|not enough information|not given|"
-    r"cannot be (?:determined|answered)|can(?:not|'t) (?:determine|answer)|impossible to (?:determine|answer|say)"
+    r"unanswerable|not answerable|no answer|unknown|insufficient information|not (?:have )?enough information|"
+    r"not given|cannot be (?:determined|answered)|can(?:not|'t) (?:determine|answer)|"
+    r"impossible to (?:determine|answer|say)"
 )
 
 
@@ -42,16 +45,48 @@ def family(gold: str) -> dict[str, str] | None:
     return {"unanswerable": UNANSWERABLE} if re.fullmatch(UNANSWERABLE, name) else None
 
 
-def labels_in(answer: str, labels: dict[str, str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A label, and where a text says it."""
+
+    label: str
+    start: int
+    end: int
+
+
+def placed(answer: str, labels: dict[str, str]) -> list[Said]:
     """The labels in an answer, in order of appearance; the longest way to say something wins ("not valid")."""
     ways = sorted(((way, label) for label, ways in labels.items() for way in _split(ways)), key=lambda w: -len(w[0]))
     pattern = re.compile("|".join(rf"(?P<w{i}>\b(?:{way})\b)" for i, (way, _) in enumerate(ways)))
-    return [ways[int((match.lastgroup or "w0")[1:])][1] for match in pattern.finditer(answer.casefold())]
+    found = pattern.finditer(answer.casefold())
+    return [Said(ways[int((one.lastgroup or "w0")[1:])][1], one.start(), one.end()) for one in found]
+
+
+_BEFORE = re.compile(r"\W*(?:(?:therefore|so|thus|hence|it is|this is|the|it)\W+){0,3}", re.IGNORECASE)
+_NO_DOUBT = re.compile(r"\b(?:there is )?no (?:doubt|question|way around)\b|\bwithout (?:a )?doubt\b")
+_DENIED = re.compile(r"(?:\b(?:not|never|hardly|nor|neither|without|no|un)|n['\u2019]t)\s+(?:\w+\s+){0,2}$")
 
 
 def _split(ways: str) -> list[str]:
     """The alternatives of a pattern, groups kept whole."""
     return re.findall(r"(?:\([^)]*\)|[^|(])+", ways)
+
+
+def settled(answer: str, labels: dict[str, str]) -> str | None:
+    """The label that an answer settles on; None where it names several, or denies one ("not entirely true")."""
+    text = _NO_DOUBT.sub(" ", answer.casefold())
+    said = placed(text, labels)
+    if not said or _DENIED.search(text[max(0, said[0].start - 40) : said[0].start]):
+        return None
+    first, others = said[0], [one for one in said[1:] if one.label != said[0].label]
+    if any(not text[first.end : one.start].strip() for one in said[1:]):  # "no contradiction"
+        return None
+    if not others:
+        return first.label
+    # "no, it cannot be yes" settles on no; "yes, no" and "yes or no" on nothing.
+    opens = not re.search(r"\w", text[: first.start]) and re.match(r"\W*(?:,|\.|$)", text[first.end :])
+    listed = any(re.search(r"(?:[,;/|.]|\band\b|\bor\b)\s*$", text[: one.start]) for one in others)
+    return first.label if opens and not listed and not re.search(r"\bor\b", text) else None
 
 
 def extract(text: str, labels: dict[str, str]) -> tuple[str | None, str]:
@@ -60,16 +95,14 @@ def extract(text: str, labels: dict[str, str]) -> tuple[str | None, str]:
     if found and re.search(r"[\"']\s*:", found.text):
         return None, f"{found.rule}, data instead of an answer"
     if found:
-        said = labels_in(found.text, labels)
-        leading = re.match(r"\W*(\w+)\W*(?:,|\.|$)", found.text.casefold())
-        first = labels_in(leading[1], labels) if leading and not re.search(r"\bor\b", found.text.casefold()) else []
-        said = first or said
-        return (said[0] if len(set(said)) == 1 else None), found.rule
+        return settled(found.text, labels), found.rule
     for rule, line in (("last line", last_line(text)), ("first line", text[:200].strip().split("\n")[0])):
-        if re.match(r"\W*(?:therefore|so|thus|hence|it is|this is|the)?\W*(?:\w+\W+){0,4}$", line.casefold()):
-            said = labels_in(line, labels)
-            if len(set(said)) == 1:
-                return said[0], rule
+        said = placed(line, labels)
+        # A line that is little but the label: "So it is valid.", "yes", "No, he did not."
+        if said and _BEFORE.fullmatch(line[: said[0].start]) and len(re.findall(r"\w+", line[said[0].end :])) <= 4:
+            label = settled(line, labels)
+            if label:
+                return label, rule
     return None, "nothing found"
 
 
@@ -78,6 +111,7 @@ def grade(problem: Problem, text: str) -> Grade:
     labels = family(problem.answer)
     if labels is None:
         return Grade(None, 0.0, "", f"the gold answer {problem.answer[:40]!r} is no label")
-    gold = labels_in(problem.answer, labels)[:1]
+    gold = settled(problem.answer, labels)
     label, rule = extract(text, labels)
-    return Grade(label, float([label] == gold), rule, f"{label or 'no single label'} against {gold[0]}")
+    right = label is not None and label == gold
+    return Grade(label, float(right), rule, f"{label or 'no single label'} against {gold}")

@@ -33,6 +33,7 @@ _CLEAN = [
         (r"\\(?:leq)(?![a-zA-Z])", r"\\le"),
         (r"\\(?:geq)(?![a-zA-Z])", r"\\ge"),
         (r"\N{MINUS SIGN}", "-"),
+        (r"\\infty(?![a-zA-Z])|\binfinity\b", "\u221e"),
         (r"\\frac\s*\{([^{}]*)\}\s*(\w)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\w)\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}"),
@@ -48,6 +49,25 @@ _UNIT = re.compile(
     r"seconds?|sec|days?|weeks?|months?|years?|mph|pounds?|lbs?|ounces?|oz|grams?|kg|liters?|gallons?|"
     r"per \w+|students?|people|ways|points?|percent)\b\.?\s*\}?(?:\s*\^\s*\{?[23]\}?)?\s*$"
 )
+# Units by their size, so that "5 cm" is not "5 m"; others may be left out or said otherwise.
+_SIZES = {
+    word: size
+    for size, words in enumerate(
+        (
+            "inch inches in|feet foot ft|yard yards yd|mile miles mi|meter meters m|centimeter centimeters cm|mm|"
+            "kilometer kilometers km|dollar dollars|cent cents|hour hours hr|minute minutes min|second seconds sec|"
+            "day days|week weeks|month months|year years|pound pounds lb lbs|ounce ounces oz|gram grams g|kg|"
+            "liter liters|gallon gallons"
+        ).split("|")
+    )
+    for word in words.split()
+}
+_PLAIN_NAME = re.compile(
+    r"(?:\([a-z](?:,[a-z])*\)|\\?[a-zA-Z]+|\\?[a-zA-Z]\w*|\\(?:text|mathrm|angle|triangle)\s*\{?\s*[\w ]+\}?)"
+    r"(?:_\{?\w+\}?|'|\([^()=]*\)|\[[^\[\]=]*\])*"
+)
+_IRRATIONAL = re.compile(r"\\(?:sqrt|pi|log|ln|sin|cos|tan|e\b)|\u221a|\u03c0|\be\^")
+_DECIMAL = re.compile(r"-?\d*\.\d+")
 _FORMULA = re.compile(r"(?<!\\)\$([^$\n]{1,500})\$|\\\(([^\n]{1,500}?)\\\)")
 
 
@@ -66,9 +86,10 @@ def extract(text: str) -> Found | None:
     if found:
         return Found(said(found.text), found.rule)
     line = last_line(text)
-    formulas = _FORMULA.findall(line)
+    formulas = list(_FORMULA.finditer(line))
     if formulas:
-        return Found(unwrapped(next(filter(None, formulas[-1]))), "last formula")
+        beside = len(formulas) > 1 and line[formulas[-2].end() : formulas[-1].start()].strip(" ,").lower() == "or"
+        return Found("" if beside else unwrapped(formulas[-1][1] or formulas[-1][2]), "last formula")
     value, rule = (None, "") if "\\" in line else number.extract(line)
     return Found(value, rule) if value is not None else None
 
@@ -89,31 +110,86 @@ def said(answer: str) -> str:
     return value if value is not None else tail
 
 
-def equal(gold: str, answer: str) -> tuple[bool, str]:
-    """Whether two answers are the same, and why. Symmetric; never raises."""
+def equal(gold: str, answer: str, question: str = "") -> tuple[bool, str]:
+    """Whether two answers are the same, and why. Symmetric; never raises.
+
+    An equation may say what the question asks for: "24x - 14y = 38" where "What is 24x - 14y?".
+    """
     if max(len(gold), len(answer)) > LONGEST:
         return False, "too long to compare"
-    one, other = _sides(gold, answer)
+    sides = _sides(gold, answer, normal(question))
+    if sides is None:
+        return False, "an equation against a value"
+    one, other = sides
     x, y = normal(one), normal(other)
     if not x or not y:
         return False, "no answer"
+    told = _unlike(one, other)
+    if told:
+        return False, told
     if x == y or (x.casefold() == y.casefold() and re.fullmatch(r"[A-Za-z().]{3,}", x)):
         return True, "equal texts"
     a, b = _number(one), _number(other)
     if a is not None and b is not None:
-        return number.same(a, b), f"numbers {b} and {a}"
+        # 0.333333 is 1/3 rounded; 0.3333333333333333 is what a program prints for it.
+        mixed = ("." in x) != ("." in y)
+        return number.same(a, b, 10**9 if mixed else number.TOLERANCE), f"numbers {b} and {a}"
     if not re.search(r"[\d\\+\-*/^=(\[]", x + y) and max(len(x), len(y)) > 2:
         return False, "different texts"
     first, second = sorted((stripped(one), stripped(other)))
     return shared().compare(first, second)
 
 
-def _sides(one: str, other: str) -> tuple[str, str]:
-    """Two answers to compare: the right side of an equation where the other one is none."""
+def _sides(one: str, other: str, asked: str = "") -> tuple[str, str] | None:
+    """Two answers to compare: the right side of "x = 5" or "2 + 3 = 5" where the other one is no equation.
+
+    None where the equation gives no value ("2x = 5") or is wrong ("6 = 5").
+    """
     if ("=" in one) == ("=" in other):
-        return one, other
-    right = lambda text: text.rsplit("=", 1)[-1]  # noqa: E731
-    return (right(one), other) if "=" in one else (one, right(other))
+        return _bare_list(one), _bare_list(other)
+    equation, value = (one, other) if "=" in one else (other, one)
+    listed = _bare_list(equation)
+    if listed != equation:
+        right = listed
+    else:
+        left, *rest = (part.strip() for part in unwrapped(equation).split("="))
+        right = rest[-1]
+        named = all(_PLAIN_NAME.fullmatch(part) for part in normal(left).split("+"))  # x, f(3), a+b
+        named = named or (len(normal(left)) > 1 and normal(left) in asked)
+        if len(rest) > 3 or not (named or shared().compare(*sorted((stripped(left), stripped(right))))[0]):
+            return None
+    return (right, value) if "=" in one else (value, right)
+
+
+def _bare_list(answer: str) -> str:
+    """ "x = 1, x = 2" as "1, 2"; anything else as it is."""
+    parts = [part.split("=") for part in unwrapped(answer).split(",")]
+    if len(parts) < 2 or any(len(part) != 2 for part in parts) or len({part[0].strip() for part in parts}) > 1:
+        return answer
+    return ",".join(part[1] for part in parts)
+
+
+def _unlike(one: str, other: str) -> str:
+    """Why two answers cannot be the same whatever their values: sets and intervals, units, bases, rounded decimals."""
+    x, y = (unwrapped(answer).replace(r"\left", "").strip() for answer in (one, other))
+    if {x[:2] == r"\{", y[:2] == r"\{"} == {True, False} and (x[:1] in "([" or y[:1] in "(["):
+        return "a set against an interval or a tuple"
+    sizes = [_SIZES.get(_unit(answer)) for answer in (one, other)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        return "different units"
+    bases = [re.findall(r"_\{?(\d+)\}?$", answer) for answer in (x, y)]
+    if all(bases) and bases[0] != bases[1]:
+        return "different bases"
+    for decimal, closed in ((x, y), (y, x)):
+        if _DECIMAL.fullmatch(normal(decimal)) and _IRRATIONAL.search(closed):
+            return "a rounded decimal against a closed form"
+    return ""
+
+
+def _unit(answer: str) -> str:
+    """The unit at the end of an answer, as it is written."""
+    bare = re.sub(r"\\(?:text|mathrm|mbox)|[{}$\\]|\^\s*[23]", " ", unwrapped(answer)).split()
+    return bare[-1].lower().rstrip(".") if len(bare) > 1 else ""
 
 
 def stripped(answer: str) -> str:
@@ -139,7 +215,7 @@ def grade(problem: Problem, text: str) -> Grade:
     found = extract(text)
     if found is None or not found.text:
         return Grade(None, 0.0, found.rule if found else "nothing found", "no answer")
-    right, reason = equal(problem.answer, found.text)
+    right, reason = equal(problem.answer, found.text, problem.question)
     shown = problem.answer if right else found.text
     parsed = _number(shown) or normal(shown)
     return Grade(parsed[:LONGEST] or None, float(right), found.rule, reason)

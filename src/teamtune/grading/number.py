@@ -5,94 +5,50 @@ r"""Grade a response whose answer is a number.
     "so it is \boxed{3\frac{1}{2}} hours"     "7/2"     boxed
     "It took 2.5e3 s, in all 2500 seconds"    "2500"    last number
     "Answer: 3 or 4"                          None      marked
+    "The answer is not 12"                    None      marked
 
 Canonical form: an integer without separators or a reduced fraction, and hours and minutes for a time of day
-("4:30 p.m." is "16:30"). Currency, percent signs and units are dropped: "25%" and "25" are the same.
+("4:30 p.m." is "16:30"). Whoever names several numbers where one is asked for has given no answer.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
-from teamtune.grading.extract import TAIL, final
+from teamtune.grading.extract import TAIL, final, last_line
+from teamtune.grading.numerals import DIGITS, Numeral, numerals, plain, spelled
 from teamtune.types import Grade, Problem
 
-# A minus is a sign only right before its number and not right after another: "10 - 3" and "10-3" end in 3.
-_NUMBER = re.compile(
-    r"(?P<sign>(?:(?<![\w.)])-)?)[$\u00a3\u20ac]?(?P<minus>-?)"
-    r"(?P<body>(?:\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-    r"(?P<power>[eE][+-]?\d{1,3}(?!\w)|\s?\*\s?10\s?(?:\^|\*\*)\s?[{(]?[+-]?\d{1,3}[)}]?)?"
-    r"(?:(?P<part>\s\d{1,9})?\s?/\s?(?P<over>\d{1,400}))?"
-    r"(?P<time>:[0-5]\d(?:\s?(?P<half>[ap])\.?m\b)?)?",
+TOLERANCE = 200_000  # decimals are equal up to five millionths of their size
+
+_CALCULATION = re.compile(r"[\s\d.,()$%]*[+\-*/^][\s\d.,+\-*/()$%^]*")
+_CHAIN = re.compile(r"=[\s\d.,+\-*/()$%^]*(?==)")
+# Words that put one answer beside another, and words after which an answer is explained.
+_HEDGES = frozenset(
+    "or and to through thru until maybe perhaps possibly probably either even also else likely but not then up a an "
+    "the about around between one of is it could be x y n".split()
+)
+_EXPLAINS = re.compile(
+    r"\b(?:as|since|because|so|which|where|for|with|in|per|by|after|from|of|at|on|when|if|each|than|every|left|out|that|"
+    r"more|less|plus|minus|times)\b|=",
     re.IGNORECASE,
 )
-_ANY = re.compile(rf"(?<![\w.]){_NUMBER.pattern}", re.IGNORECASE)
-_LIST = re.compile(r"#(?:\s*[^\W\d_]{1,12})?(?:\s*(?:,|;|\||\bor\b|\band\b)+\s*#(?:\s*[^\W\d_]{1,12})?)+[\s.]*")
-_ROW = re.compile(r"\W*#(?:[\s,;|]+(?:and|or)?\s*#){2,}[\s.,;]*")
-_EITHER = re.compile(r"\s*(?:[^\W\d_]{1,12}\s+)?(?:or|\|)\s+$", re.IGNORECASE)
-_EXPRESSION = re.compile(r"[^=]*=\s*")
-
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|anything but|other than|rather than|instead of|except)|n't)\s+(?:be\s+)?$", re.IGNORECASE
+)
+_SUBJECT = re.compile(
+    r"\b(?:is|are|was|were|be|equals|has|have|had|makes?|costs?|gets?)\s+(?:about|only|just|exactly|approximately)?\s*$",
+    re.IGNORECASE,
+)
+_REASON = re.compile(r"\b(?:since|because|as|so|which|where)\b", re.IGNORECASE)
 _SAYS = re.compile(
     r"\b(?:is|are|was|were|be|has|have|had|left|get|gets|makes?|so|total)\b[^\n]*\d|(?:\n|[.!?]\s)[^\n]*\d",
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^[ \t]*(?:#+[ \t]*)?(?:step[ \t]*)?\d{1,3}[.):][ \t]", re.IGNORECASE | re.MULTILINE)
-
-_CLEAN = [
-    (re.compile(pattern), by)
-    for pattern, by in (
-        ("\N{MINUS SIGN}", "-"),
-        (r"\{,\}", ","),
-        (r"\\[,!;:]|\\ |(?<=\d)[\u00a0\u2009\u202f](?=\d{3})", ""),
-        (r"\\([$%&])", r"\1"),
-        (r"\\times|\\cdot|\u00d7", "*"),
-        (r"\\approx|\u2248", "="),
-        (r"\\[dt]?frac\s*\{\s*(-?\d{1,99})\s*\}\s*\{\s*(\d{1,99})\s*\}", r" \1/\2"),
-        (r"\\[dt]?frac\s*(\d)\s*(\d)", r" \1/\2"),
-        (r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r" \1 "),
-        (r"(?<![\d)])\*\*|\*\*(?![\d(])", ""),
-    )
-]
-_NAMES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-)
-_WORDS = {word: str(value) for value, word in enumerate(_NAMES.split())}
-DIGITS = 400  # a longer number is none: its value would take long to compute
-
-
-def plain(text: str) -> str:
-    """Numbers in LaTeX and typographic dress, in plain characters."""
-    for pattern, by in _CLEAN:
-        text = pattern.sub(by, text)
-    return text
-
-
-def _value(match: re.Match[str]) -> str | None:
-    """The canonical form of a matched number, None where it is too long or divides by zero."""
-    body = re.sub(r"[, ]", "", match["body"])
-    if match["time"]:
-        return _time(body, match["time"][1:3], (match["half"] or "").lower())
-    whole, _, decimals = body.partition(".")
-    power = int(re.sub(r"^[eE]|.*[\^*]\s?[{(]?|[)}]", "", match["power"])) if match["power"] else 0
-    if max(len(whole), len(decimals), abs(power)) > DIGITS:
-        return None
-    number = Fraction(body if whole else f"0{body}") * Fraction(10) ** power
-    if match["over"]:
-        over = int(match["over"])
-        if over == 0:
-            return None
-        number = number + Fraction(int(match["part"]), over) if match["part"] else number / over
-    return str(-number if match["sign"] or match["minus"] else number)
-
-
-def _time(hours: str, minutes: str, half: str) -> str | None:
-    if not hours.isdigit() or int(hours[:4]) > 24:
-        return None
-    if half == "p":
-        return f"{int(hours) % 12 + 12}:{minutes}"
-    return f"{int(hours) % 12}:{minutes} am" if half == "a" else f"{int(hours)}:{minutes}"
 
 
 def canonical(text: str) -> str | None:
@@ -103,58 +59,102 @@ def canonical(text: str) -> str | None:
 def settled(answer: str) -> str | None:
     """The number that an answer settles on: the result of a calculation, else its first number.
 
-    None where there is no number, or a list of several.
+    None where there is no number, where several are named, and where a calculation is left undone.
     """
+    found = _settled(answer)
+    return found.scaled if found else None
+
+
+def _settled(answer: str) -> Numeral | None:
     text = plain(answer)
-    found = list(_ANY.finditer(text))
+    found = numerals(text)
     if not found:
-        word = re.match(r"\W*([a-z]+)\b", text.lower())
-        return _WORDS.get(word[1]) if word else None
-    if _several(text, found):
+        word = spelled(text)
+        return Numeral(0, 0, word) if word else None
+    found = [one for one in found if not _NEGATED.search(text, max(0, one.start - 30), one.start)]
+    if not found:
         return None
-    first = found[0]
-    equals = text.find("=")
+    first = _result(text, found)
+    rest = [one for one in found if one.start > first.start and one.scaled != first.scaled]
+    return None if rest and _listed(text, first, rest[0]) else first
+
+
+def _result(text: str, found: Sequence[Numeral]) -> Numeral:
+    """The number that an answer is about: after the equals signs of a calculation, after "is", else the first."""
+    first, equals = found[0], text.find("=")
     # "80 + 150 = 230" and "x = 3": what comes before an equals sign is no answer, unless it is one: "5, as 2 + 3 = 5".
-    if equals >= 0 and (
-        first.start() > equals or re.fullmatch(r"[\s\d.,()$%]*[+\-*/^][\s\d.,+\-*/()$%^]*", text[:equals])
-    ):
+    if equals >= 0 and (first.start > equals or _CALCULATION.fullmatch(text[:equals])):
         last = equals
-        while (after := re.match(r"=[\s\d.,+\-*/()$%^]*(?==)", text[last:])) is not None:
-            last += after.end()
-        first = next((match for match in found if match.start() > last), first)
-    return _value(first)
+        while (after := _CHAIN.match(text, last)) is not None:
+            last = after.end()
+        return next((one for one in found if one.start > last), first)
+    # "In 3 years he will be 5": the number that the verb names, where no reason has begun.
+    reason = _REASON.search(text, first.end)
+    for one in found[1:]:
+        if reason and one.start > reason.start():
+            break
+        if _SUBJECT.search(text, max(0, one.start - 40), one.start):
+            return one
+    return first
 
 
-def _several(text: str, found: list[re.Match[str]]) -> bool:
-    """Whether a list of numbers is given where one is asked for."""
-    if len(found) < 2 or len({_value(match) for match in found}) == 1:
-        return False
-    if _EITHER.fullmatch(text[found[0].end() : found[1].start()]):
+def _listed(text: str, one: Numeral, other: Numeral) -> bool:
+    """Whether two numbers stand beside each other as answers, or with an operation between them that is not done."""
+    between = text[one.end : other.start]
+    if between.strip() in ("+", "*", "/", "-", "^"):
         return True
-    return bool(_LIST.fullmatch(_ANY.sub("#", text).strip()))
+    if _EXPLAINS.search(between) and not re.fullmatch(r"[\s,;]*[a-z]\s*=\s*", between):
+        return False
+    if between.strip() == "(" and re.match(r"\s*[+\-*/=]", text[other.end :]):  # "12 (3 * 4)"
+        return False
+    words = re.findall(r"[^\W\d_]+", between.lower())
+    units = [word for word in words if word not in _HEDGES]
+    beside = len(units) < len(words) or re.search(r"[,;|/?()\[\]{}.\-\u2013\u2026:]", between) or not words
+    return len(units) <= 1 and bool(beside)
 
 
 def extract(text: str) -> tuple[str | None, str]:
     """The number that a response settles on, in canonical form or None, and the rule that found it."""
-    found = final(text)
-    if found:
-        return settled(found.text), found.rule
+    found, rule = _extracted(text)
+    return found.scaled if found else None, rule
+
+
+def _extracted(text: str) -> tuple[Numeral | None, str]:
+    marked = final(text)
+    if marked:
+        found = _settled(marked.text)
+        below = numerals(plain(line)) if (line := last_line(text)) != text.strip() and len(line) < 40 else []
+        bare = len(below) == 1 and re.fullmatch(r"\W*", line[: below[0].start] + line[below[0].end :])
+        if marked.rule == "marked" and found and bare and below[0].scaled != found.scaled:
+            return None, "marked, and another number below"
+        return found, marked.rule
     tail = _NUMBERED.sub("", plain(text[-TAIL:]))
-    matches = list(_ANY.finditer(tail))
-    if not matches:
+    found = numerals(tail)
+    if not found:
         return None, "nothing found"
-    line = tail[tail.rfind("\n", 0, matches[-1].start()) + 1 :]
-    if _ROW.fullmatch(_ANY.sub("#", line).strip()):
+    last = found[-1]
+    line = [one for one in found if one.start > tail.rfind("\n", 0, last.start)]
+    if _NEGATED.search(tail, max(0, last.start - 30), last.start) or _row(tail, line):
         return None, "last number"
     # "120/24 = 5 hours to read 120 pages": the result of the line's last calculation, where nothing is said of another.
-    results = [match for match in matches if re.search(r"=[\s<$]*$", tail[: match.start()][-8:])]
-    if results and not _SAYS.search(tail, results[-1].end()):
-        return _value(results[-1]), "last result"
-    return _value(matches[-1]), "last number"
+    results = [one for one in found if re.search(r"=[\s<$]*$", tail[max(0, one.start - 8) : one.start])]
+    if results and not _SAYS.search(tail, results[-1].end):
+        return results[-1], "last result"
+    return last, "last number"
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two canonical forms are the same value: decimals up to five millionths of their size.
+def _row(tail: str, line: Sequence[Numeral]) -> bool:
+    """Whether the last line is a row of numbers, or ends in one number or another."""
+    gaps = [tail[a.end : b.start] for a, b in pairwise(line)]
+    if not gaps:
+        return False
+    if len(gaps) > 1 and all(re.fullmatch(r"[\s,;|]+(?:and|or)?\s*", gap) for gap in gaps):
+        return True
+    return bool(re.fullmatch(r"\s*(?:[^\W\d_]{1,12}\s+)?(?:,\s*)?(?:or|\?)[\s$]*(?:maybe|perhaps)?\s*", gaps[-1]))
+
+
+def same(one: str, other: str, tolerance: int = TOLERANCE) -> bool:
+    """Whether two canonical forms are the same value: decimals up to a part in `tolerance` of their size.
 
     A time without a.m. or p.m. may be either.
     """
@@ -167,12 +167,18 @@ def same(one: str, other: str) -> bool:
     if ":" in one + other or "/" not in one or "/" not in other:
         return False
     x, y = Fraction(one), Fraction(other)
-    return abs(x - y) <= max(abs(x), abs(y)) / 200_000
+    return abs(x - y) <= max(abs(x), abs(y)) / tolerance
 
 
 def grade(problem: Problem, text: str) -> Grade:
-    """Right if and only if the extracted number equals the gold answer."""
+    """Right if and only if the extracted number equals the gold answer.
+
+    "1.5 million" is right for 1500000 and, since a question may ask for millions, for 1.5.
+    """
     gold = canonical(problem.answer)
-    parsed, rule = extract(text)
+    found, rule = _extracted(text)
+    parsed = found.scaled if found else None
+    if gold is not None and found and found.scale and found.value and same(found.value, gold):
+        parsed = gold
     right = parsed is not None and gold is not None and same(parsed, gold)
     return Grade(parsed, float(right), rule, f"{parsed or 'no number'} against {gold}")
