@@ -153,6 +153,23 @@ def _row(tail: str, line: Sequence[Numeral]) -> bool:
     return bool(re.fullmatch(r"\s*(?:[^\W\d_]{1,12}\s+)?(?:,\s*)?(?:or|\?)[\s$]*(?:maybe|perhaps)?\s*", gaps[-1]))
 
 
+def _in_unit(found: Numeral, question: str, text: str) -> Numeral:
+    """The number again in the unit asked for: "72 months, which is 6 years" where the question is how many years."""
+    asked = re.findall(r"\bhow many ([a-z]{3,})", question, re.IGNORECASE)
+    marked = final(text)
+    if not asked or not marked:
+        return found
+    said = plain(marked.text)
+    stem = re.escape(asked[-1].lower().rstrip("s"))
+    again = [
+        one
+        for one in numerals(said)
+        if re.match(rf"\s*{stem}", said[one.end :], re.IGNORECASE)
+        and re.search(r"\b(?:which|that) (?:is|equals|makes)\s*$", said[: one.start])
+    ]
+    return again[-1] if again else found
+
+
 def same(one: str, other: str, tolerance: int = TOLERANCE) -> bool:
     """Whether two canonical forms are the same value: decimals up to a part in `tolerance` of their size.
 
@@ -177,6 +194,7 @@ def grade(problem: Problem, text: str) -> Grade:
     """
     gold = canonical(problem.answer)
     found, rule = _extracted(text)
+    found = _in_unit(found, problem.question, text) if found else None
     parsed = found.scaled if found else None
     if gold is not None and found and found.scale and found.value and same(found.value, gold):
         parsed = gold
