@@ -102,10 +102,7 @@ def test_graders_agree_with_the_labels_but_where_a_reader_says_why_not() -> None
     ours = Counter(row["dataset"] for row in done.disagreements if verdicts[row["id"]]["whose"] == "ours")
     size = Counter(row["dataset"] for row in rows)
     assert ours["math"] / size["math"] < 0.003
-    apart = [
-        row["id"] for row in done.disagreements if verdicts[row["id"]]["whose"] == "ours" and row["dataset"] != "math"
-    ]
-    assert apart == ["chatgpt/gsm8k/95"]  # "72 months, which is 6 years"
+    assert ours.total() == ours["math"]
     assert judged(done.disagreements, verdicts)["unread"] == 0
     assert sum(row["n"] for row in confusion(done.rows, "file")) == len(rows) == 10_577
     assert all(row["rule"] and row["reason"] for row in done.rows)

@@ -509,6 +509,12 @@ def test_numbers_said_in_other_ways(gold: str, response: str) -> None:
     assert number.grade(problem(gold), response).score == 1
 
 
+def test_a_number_said_in_two_units_counts_in_the_one_asked_for() -> None:
+    said = "The answer is that it is replaced every 72 months, which is 6 years."
+    assert number.grade(problem("6", "How many years does it last?"), said).score == 1
+    assert number.grade(problem("72", "How many months does it last?"), said).score == 1
+
+
 UNLIKE = [
     *(("5", wrong) for wrong in ("2x=5", "-x=5", "x^2=5", "6=5")),
     ("x^2+y^2=1", "1"),
