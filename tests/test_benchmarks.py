@@ -11,7 +11,7 @@ import pytest
 from teamtune.grading import fitting, math, number
 from teamtune.grading.audit import audit, confusion, graded_rows, judged, read_verdicts
 from teamtune.tasks import DATASETS, TaskSpec, find
-from teamtune.tasks.dataset import places, read_pool
+from teamtune.tasks.pool import places, read_pool
 from teamtune.tasks.source import rows_of
 from teamtune.types import Problem, TeamtuneError
 

@@ -16,6 +16,7 @@ from teamtune.cli import main
 from teamtune.grading import find_grader
 from teamtune.tasks import DATASETS, TaskSpec, find
 from teamtune.tasks.dataset import Columns, common, problem_of
+from teamtune.tasks.find import plain
 from teamtune.tasks.source import LONGEST, rows_of
 from teamtune.types import Grade, Problem, TeamtuneError
 
@@ -133,7 +134,13 @@ def test_columns_by_name(tmp_path: Path) -> None:
         ({"question": "?", "answer": None}, "the answer is empty"),
         ({"question": "?", "answer": float("nan")}, "the answer is nan"),
         ({"question": "?", "answer": [1]}, "the answer is a list, not a text"),
-        ({"question": "?", "answer": "1", "choices": [1, 2]}, "choices must be a list of texts"),
+        ({"question": "?", "answer": "1", "choices": [[1], [2]]}, "the choices are no list of texts"),
+        ({"question": "?", "answer": "1", "choices": ["red"]}, "1 choices; there must be 2 to 26"),
+        ({"question": "?", "answer": "1", "choices": "red;blue"}, "1 choices; there must be 2 to 26"),
+        ({"question": "?", "answer": "1", "choices": '["red", "blue"'}, "the choices are no JSON list"),
+        ({"question": "?", "answer": "1", "choices": ["x"] * 27}, "27 choices"),
+        ({"question": "?", "answer": "NaN"}, "the answer is 'NaN', which is none"),
+        ({"question": "a \ud800", "answer": "1"}, "half of a character"),
     ],
 )
 def test_rows_that_cannot_be_used(row: dict[str, Any], message: str) -> None:
@@ -417,3 +424,140 @@ def test_an_audit_lists_every_disagreement(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         main(["audit-grader", str(file)])
     assert "a.jsonl row 1: no gold; it needs id, question, gold, response, label" in capsys.readouterr().err
+
+
+def test_a_trl_grader_gets_the_other_columns_of_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**row, "solution": "add", "made": 3} for row in ROWS]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows))
+    (tmp_path / "columns_grader.py").write_text(
+        "def g(completions, answer, solution, made, **more):\n"
+        "    assert made == [3] and solution == ['add'], (made, solution)\n"
+        "    return [float(a in c) for c, a in zip(completions, answer)]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = TaskSpec("data", data=str(tmp_path / "a.jsonl"), grader="columns_grader:g", train=3, test=3)
+    problem = task.load("test")[0]
+    assert task.grade("test")(problem, f"it is {problem.answer}").score == 1
+
+
+def test_graders_that_give_what_numpy_gives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "numpy_grader.py").write_text(
+        "import numpy as np\ndef g(completions, **_):\n    return np.ones(len(completions), dtype=np.float32)\n"
+        "def one(problem, text):\n    return np.float32(1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("g", "one"):
+        assert find_grader(f"numpy_grader:{name}")(Problem("p", "?", "1"), "1").score == 1
+
+
+def test_an_async_grader_inside_a_loop_that_runs() -> None:
+    import asyncio
+
+    async def notebook() -> float:
+        return find_grader(f"{__name__}:slow_reward")(Problem("p", "?", "1"), "1").score
+
+    assert asyncio.run(notebook()) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("def f(:", "cannot be imported: SyntaxError"), ("1 / 0", "cannot be imported: ZeroDivisionError")],
+)
+def test_graders_whose_module_is_broken(
+    program: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"broken_{len(program)}"
+    (tmp_path / f"{name}.py").write_text(program)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(TeamtuneError, match=said):
+        find_grader(f"{name}:f")
+    with pytest.raises(TeamtuneError, match="no function"):
+        find_grader(".x:y")
+
+
+@pytest.mark.parametrize(
+    ("value", "choices"),
+    [
+        (["red", "blue"], ("red", "blue")),
+        ({"label": ["A", "B"], "text": ["red", "blue"]}, ("red", "blue")),
+        ('["red", "blue"]', ("red", "blue")),
+        ("red | blue", ("red", "blue")),
+        ([1, 2.5], ("1", "2.5")),
+        (None, ()),
+        ("", ()),
+    ],
+)
+def test_options_come_in_several_forms(value: Any, choices: tuple[str, ...]) -> None:
+    assert common({"question": "?", "answer": "1", "choices": value}).choices == choices
+
+
+def test_standard_input_may_be_lines_a_list_or_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    from teamtune.tasks import source
+
+    rows = [{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}]
+    for data in (jsonl(rows), json.dumps(rows).encode(), csv_text(rows)):
+        monkeypatch.setattr(source, "_piped", lambda data=data: data)
+        assert [raw.row for raw in rows_of("-")] == rows
+    monkeypatch.setattr(source, "_piped", lambda: b"[{]")
+    assert "not valid JSON" in next(iter(rows_of("-"))).error
+
+
+def test_json_that_is_packed_and_cut_short(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps(ROWS).encode())
+    (tmp_path / "cut.json.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "none.json.gz").write_bytes(b"plain text")
+    for name in ("cut.json.gz", "none.json.gz"):
+        assert list(rows_of(str(tmp_path / name)))[-1].error
+
+
+def test_a_saved_data_set_without_splits_is_one_pool(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    task = TaskSpec("data", data=str(tmp_path / "saved"), grader="number", train=20, test=20)
+    assert not {p.id for p in task.load("train")} & {p.id for p in task.load("test")}
+    (tmp_path / "saved" / "state.json").write_text("{")
+    with pytest.raises(TeamtuneError, match="cannot be read"):
+        task.load("train")
+
+
+def test_ones_own_data_to_test_a_built_in_task_on(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
+    task = TaskSpec("arithmetic", test_task="data", test_data=str(tmp_path / "a.jsonl"), grader="number", test=5)
+    assert len(task.load("test")) == 5
+    with pytest.raises(TeamtuneError, match="--test-task data needs --test-data"):
+        TaskSpec("arithmetic", test_task="data", grader="number")
+
+
+def test_levels_are_found_whatever_their_case_and_column(tmp_path: Path) -> None:
+    rows = [{**row, "level": "R1" if i % 2 else "R2", "subject": "sums"} for i, row in enumerate(ROWS)]
+    (tmp_path / "a.jsonl").write_bytes(jsonl(rows))
+    data = {"data": str(tmp_path / "a.jsonl"), "grader": "number", "train": 5, "test": 5}
+    assert {p.meta["level"] for p in TaskSpec("data", levels=("r1",), **data).load("test")} == {"R1"}
+    assert len(TaskSpec("data", levels=("Sums",), **data).load("test")) == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Is 5 < 3?", "Is 5 > 3?", False),
+        ("What is x^2?", "What is x_2?", False),
+        ("What is 5 - 3?", "What is 5 \N{MINUS SIGN} 3?", True),
+        ("Pick.\n(A) red\n(B) blue", "Pick.\n(A) blue\n(B) red", True),
+        ("Caf\u00e9?", "Cafe\u0301?", True),
+    ],
+)
+def test_what_counts_as_the_same_question(one: str, other: str, same: bool) -> None:
+    assert (plain(one) == plain(other)) is same
+
+
+def test_an_audit_refuses_labels_that_are_no_truth_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"id": "m", "question": "?", "gold": "1", "response": "Answer: 1", "label": "true"}
+    (tmp_path / "a.jsonl").write_bytes(jsonl([row]))
+    for arguments, said in (
+        ([str(tmp_path / "a.jsonl")], "the label is 'true'; it must be true or false"),
+        ([], "no file to audit"),
+        ([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "no" / "x")], "there is no such folder"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["audit-grader", *arguments])
+        assert said in " ".join(capsys.readouterr().err.split())

@@ -635,3 +635,27 @@ def test_labels_denied_listed_and_said_in_other_ways(gold: str, response: str, s
 @pytest.mark.timeout(20)
 def test_rows_of_numbers_take_no_time(grader: Callable[[Problem, str], Grade], text: str) -> None:
     grader(problem("7"), text)
+
+
+@pytest.mark.parametrize(
+    ("grader", "gold", "question"),
+    [
+        (number.grade, "12", "She has 12 eggs and sells 12 of them. How many eggs did she have?"),
+        (choice.grade, "B", "Which is right?\n(A) ignore\n(B) enforce"),
+        (label.grade, "yes", "Answer yes or no: is it so?"),
+        (math.grade, r"\frac{1}{2}", r"Compute $\frac{1}{2}$ or $\frac{1}{3}$."),
+    ],
+)
+def test_the_question_said_again_is_no_answer(
+    grader: Callable[[Problem, str], Grade], gold: str, question: str
+) -> None:
+    asked = problem(gold, question)
+    for said in (question, f"The question is: {question}", f"Answer: {question}"):
+        assert grader(asked, said).score == 0, said
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("grader", [number.grade, math.grade, choice.grade, label.grade, text.grade])
+@pytest.mark.parametrize("text_", ["word " * 400_000, "{" * 2_000_000, "1, " * 700_000, "answer is\n" * 200_000])
+def test_megabytes(grader: Callable[[Problem, str], Grade], text_: str) -> None:
+    assert grader(problem("7", choices=FIVE), text_).score == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,8 @@ from teamtune.grading.audit import (
     write_disagreements,
 )
 from teamtune.tasks import DATASETS, MADE, TaskSpec, find
-from teamtune.tasks.dataset import Columns, Dataset, common, places
+from teamtune.tasks.dataset import Columns, Dataset, common
+from teamtune.tasks.pool import Place, places
 from teamtune.tasks.source import rows_of
 from teamtune.tasks.stages import problem_row
 from teamtune.tasks.validate import validate
@@ -38,13 +39,11 @@ KIN = {"mr_gsm8k": "number", "addsub": "number", "aqua_rat": "choice"}
 
 @dataclass(frozen=True)
 class Tasks:
-    """List the tasks; or, with --show, print problems of one as JSON lines."""
+    """List the tasks; or, with --task, print problems of one as JSON lines (--limit of them)."""
 
-    show: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec(task="")
-    split: str = "test"
-    """which problems to print: train or test"""
-    limit: int = 5
-    """how many to print"""
+    show: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec(task="", train=5, test=5)
+    training: bool = False
+    """print problems to train on (--train of them) instead"""
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,11 @@ class Audited:
 
 def tasks(cfg: Tasks) -> None:
     if cfg.show.task:
-        for problem in replace(cfg.show, train=cfg.limit, test=cfg.limit).load(cfg.split):
+        for problem in cfg.show.load("train" if cfg.training else "test"):
             print(json.dumps(problem_row(problem), ensure_ascii=False))
         return
     printed = Printed(box=None, padding=(0, 1))
-    for head in ("Task", "Splits", "From", "What"):
+    for head in ("Task", "Published", "Here, or where from", "What"):
         printed.add_column(head, overflow="fold")
     for name in MADE:
         printed.add_row(name, "train, dev, test: without end", "made on the fly", first_line(name))
@@ -106,18 +105,30 @@ def tasks(cfg: Tasks) -> None:
 
 
 def where(data: Dataset) -> str:
-    """Which splits of a data set are on this machine, else its place on the hub."""
+    """How many problems of a data set are on this machine, by split; else its place on the hub."""
     ours = dict.fromkeys(split for part in data.parts for split in {**data.splits, **part.splits})
-    local = [split for split in ours if all(Path(place.source).is_dir() for place in places(data, split))]
-    return f"local: {', '.join(local)}" if local else (data.hub or data.parts[0].hub)
+    counts = {split: sum(map(rows_here, here(data, split))) for split in ours}
+    local = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
+    return f"here: {local}" if local else (data.hub or data.parts[0].hub)
+
+
+def here(data: Dataset, split: str) -> list[Place]:
+    """The places on this machine that hold problems of a split, whatever parts of it."""
+    return [place for place in places(data, split) if Path(place.source).is_dir()]
+
+
+def rows_here(place: Place) -> int:
+    return sum(1 for _ in rows_of(place.source, place.split))
 
 
 def first_line(name: str) -> str:
-    return (find(name).__doc__ or "").strip().split("\n")[0].split(" (")[0].rstrip(".")
+    return (find(name).__doc__ or "").strip().split("\n\n")[0].split(" (")[0].replace("\n", " ").rstrip(".")
 
 
 def validate_data(cfg: Validate) -> None:
     columns = Columns(*(getattr(cfg, f"{name}_column") for name in Columns.__slots__))
+    if cfg.task and not hasattr(find(cfg.task), "DATASET"):
+        raise TeamtuneError(f"task {cfg.task!r} makes its own problems and has no form of a file; leave out --task")
     read = find(cfg.task).DATASET.read if cfg.task else partial(common, columns=columns)
     grader = find_grader(cfg.grader) if cfg.grader else (find(cfg.task).grade if cfg.task else None)
     found = validate(rows_of(cfg.file, cfg.split), read, grader)
@@ -133,6 +144,10 @@ def validate_data(cfg: Validate) -> None:
 
 
 def audit_grader(cfg: Audited) -> None:
+    if not cfg.files:
+        raise TeamtuneError("no file to audit; give files of responses with labels")
+    if cfg.out and not cfg.out.resolve().parent.is_dir():
+        raise TeamtuneError(f"--out {str(cfg.out)!r} cannot be written: there is no such folder")
     rows = [row for path in cfg.files for row in graded_rows(path)]
     named = {row.get("dataset") for row in rows}
     grader_of: dict[str, Grader] = {}

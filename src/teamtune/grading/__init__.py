@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -59,8 +60,12 @@ def own(module: str, name: str) -> Grader:
     """A user's function as a grader."""
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise TeamtuneError(f"no function {name!r} in module {module!r} to grade with ({error})") from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+        raise TeamtuneError(
+            f"module {module!r} cannot be imported: {type(error).__name__}: {error}; mend it"
+        ) from error
     if not callable(function):
         raise TeamtuneError(f"{module}:{name} is a {type(function).__name__}, not a function")
     parameters = inspect.signature(function).parameters
@@ -84,13 +89,20 @@ def graded_by_reward(function: Callable[..., Any], name: str, chats: bool, probl
     shape: Callable[[str, str], Any] = (
         (lambda role, content: [{"role": role, "content": content}]) if chats else (lambda role, content: content)
     )
-    columns = {**problem.meta, "id": problem.id, "question": problem.question, "answer": problem.answer}
+    columns = {
+        **problem.meta,
+        **problem.meta.get("columns", {}),
+        "id": problem.id,
+        "question": problem.question,
+        "answer": problem.answer,
+    }
     prompts, completions = [shape("user", problem.question)], [shape("assistant", text)]
     wanted = inspect.signature(function).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
     given = {column: [value] for column, value in columns.items() if every or column in wanted}
     named = {"prompts": prompts} if every or "prompts" in wanted else {}
     found = _called(function, name, completions=completions, **named, **given)
+    found = found.tolist() if hasattr(found, "tolist") else found  # numpy, torch
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != 1:
         raise TeamtuneError(
             f"grader {name} gave {found!r} for one completion; it must give a list of one number or None"
@@ -101,8 +113,14 @@ def graded_by_reward(function: Callable[..., Any], name: str, chats: bool, probl
 def _called(function: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
     try:
         found = function(*args, **kwargs)
-        return asyncio.run(_awaited(found)) if inspect.isawaitable(found) else found
-    except Exception as error:  # a user's code may raise anything; it must not be taken for a wrong answer
+        if not inspect.isawaitable(found):
+            return found
+        with ThreadPoolExecutor(1) as thread:  # this one may have a loop that runs (a notebook)
+            return thread.submit(asyncio.run, _awaited(found)).result()
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a user's code may raise anything; that is no wrong answer
         raise TeamtuneError(f"grader {name} failed: {type(error).__name__}: {error}") from error
 
 
@@ -114,6 +132,7 @@ def _scored(score: Any, name: str, text: str) -> Grade:
     """A user's number as a grade. Answers are told apart by their score too, so that a vote can count on it."""
     if score is None:
         return Grade(None, 0.0, name, "the grader gave None: it cannot judge this")
+    score = score.item() if hasattr(score, "item") else score  # numpy, torch
     if not isinstance(score, (bool, int, float)) or not 0 <= score <= 1:
         raise TeamtuneError(f"grader {name} gave {score!r}; it must give a number from 0 to 1")
     found = final(text)

@@ -50,10 +50,26 @@ def graded_rows(path: Path) -> list[Row]:
         missing = [name for name in NEEDED if raw.row is not None and raw.row.get(name) is None]
         if raw.row is None or missing:
             raise TeamtuneError(f"{raw.place}: {raw.error or f'no {missing[0]}'}; it needs {', '.join(NEEDED)}")
+        wrong = wrong_value(raw.row)
+        if wrong:
+            raise TeamtuneError(f"{raw.place}: {wrong}; mend or drop the row")
         rows.append({**raw.row, "file": path.name})
     if not rows:
         raise TeamtuneError(f"{str(path)!r} has no rows to audit")
     return rows
+
+
+def wrong_value(row: Row) -> str:
+    """What is wrong with a row's values; empty where nothing is."""
+    if not isinstance(row["label"], bool):
+        return f"the label is {row['label']!r}; it must be true or false"
+    for name in ("id", "question", "response", "dataset", "source"):
+        if not isinstance(row.get(name, ""), str) and row.get(name) is not None:
+            return f"{name} is a {type(row[name]).__name__}, not a text"
+    choices = row.get("choices")
+    if choices and (not isinstance(choices, list) or not all(isinstance(one, str) for one in choices)):
+        return "the choices are no list of texts"
+    return ""
 
 
 def audit(rows: Sequence[Row], grader_of: Mapping[str, Grader], other: Grader) -> Audit:

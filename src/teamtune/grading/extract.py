@@ -145,6 +145,11 @@ def _last(pattern: re.Pattern[str], text: str, start: int) -> re.Match[str] | No
     return found
 
 
+def without_question(text: str, question: str) -> str:
+    """A response without the question said again, whose numbers are no answer."""
+    return text.replace(question, " ") if len(question) > 20 else text
+
+
 def last_line(text: str) -> str:
     """The last line that is not empty, of its last `LONGEST` characters."""
     lines = [line for line in text[-LONGEST:].split("\n") if line.strip()]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from teamtune.grading import number
-from teamtune.grading.extract import Found, final, last_line, unwrapped
+from teamtune.grading.extract import Found, final, last_line, unwrapped, without_question
 from teamtune.grading.workers import shared
 from teamtune.types import Grade, Problem
 
@@ -212,7 +212,7 @@ def _number(answer: str) -> str | None:
 
 def grade(problem: Problem, text: str) -> Grade:
     """Right if and only if the response's answer equals the gold answer. `parsed` is the gold answer's form if so."""
-    found = extract(text)
+    found = extract(without_question(text, problem.question))
     if found is None or not found.text:
         return Grade(None, 0.0, found.rule if found else "nothing found", "no answer")
     right, reason = equal(problem.answer, found.text, problem.question)

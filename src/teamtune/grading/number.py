@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from teamtune.grading.extract import TAIL, final, last_line
+from teamtune.grading.extract import TAIL, final, last_line, without_question
 from teamtune.grading.numerals import DIGITS, Numeral, numerals, plain, spelled
 from teamtune.types import Grade, Problem
 
@@ -193,6 +193,7 @@ def grade(problem: Problem, text: str) -> Grade:
     "1.5 million" is right for 1500000 and, since a question may ask for millions, for 1.5.
     """
     gold = canonical(problem.answer)
+    text = without_question(text, problem.question)
     found, rule = _extracted(text)
     found = _in_unit(found, problem.question, text) if found else None
     parsed = found.scaled if found else None

@@ -59,6 +59,8 @@ def grade_by(pattern: regex.Pattern[str], problem: Problem, text: str) -> Grade:
             last = match
     except TimeoutError:
         return Grade(None, 0.0, rule, f"the pattern took over {SECONDS:g} s")
+    except MemoryError:
+        return Grade(None, 0.0, rule, "the pattern took too much memory")
     found = None if last is None else (last[1] if pattern.groups else last[0])
     return _compared(problem, found, rule)
 

@@ -88,6 +88,10 @@ class Worker:
             self._process = None
 
 
+REMEMBERED = 100_000
+"""verdicts kept, so that equal answers are compared once; then it begins anew"""
+
+
 class Workers:
     """Some workers, each asked by one thread at a time; processes start at first need."""
 
@@ -102,13 +106,18 @@ class Workers:
     def compare(self, gold: str, answer: str) -> Verdict:
         """Whether the two are equal as mathematics, and why; never raises for a text, never takes over the limits."""
         key = (gold, answer)
-        if key not in self._known:
-            worker = self._idle.get()
-            try:
-                self._known[key] = worker.compare(gold, answer)
-            finally:
-                self._idle.put(worker)
-        return self._known[key]
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        worker = self._idle.get()
+        try:
+            verdict = worker.compare(gold, answer)
+        finally:
+            self._idle.put(worker)
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[key] = verdict
+        return verdict
 
     def close(self) -> None:
         for worker in self._all:

@@ -10,16 +10,14 @@ are among the 200 of the same seed.
 
 from __future__ import annotations
 
+import json
 import math
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from teamtune.grading.choice import LETTERS
-from teamtune.tasks.source import Raw, has_split, rows_of
+from teamtune.tasks.source import Raw
 from teamtune.types import Problem, Row, TeamtuneError
 from teamtune.vote import lot
 
@@ -36,6 +34,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "level": ("level",),
     "subject": ("subject", "type"),
 }
+
+
+NO_ANSWER = ("nan", "inf", "-inf", "null", "n/a", "<na>")
+"""what tables write where there is no value"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,37 @@ class Dataset:
     sizes: Mapping[str, int]
     """problems of the hub's splits, as published"""
     parts: tuple[Part, ...] = (Part(),)
+    columns: bool = False
+    """keep a row's other columns in `meta["columns"]`, for graders that ask for them"""
 
 
 def common(row: Row, columns: Columns = Columns()) -> Item:
     """A row in the common schema, or with columns named otherwise. Raises ValueError that says what is wrong."""
     value = {name: _value(row, name, getattr(columns, name)) for name in NAMES}
     question, answer = (_text(value[name], name) for name in ("question", "answer"))
-    choices = value["choices"]
-    if isinstance(choices, str):
-        choices = [part.strip() for part in choices.split("|")] if choices.strip() else []
-    if choices is not None and not all(isinstance(choice, str) for choice in choices):
-        raise ValueError("choices must be a list of texts")
     plain = lambda name: "" if value[name] is None else str(value[name])  # noqa: E731
-    return Item(question, answer, tuple(choices or ()), plain("id"), plain("level"), plain("subject"))
+    return Item(question, answer, choices_in(value["choices"]), plain("id"), plain("level"), plain("subject"))
+
+
+def choices_in(value: Any) -> tuple[str, ...]:
+    """The options of a row: a list of texts, the hub's {"label": [...], "text": [...]}, a JSON list as a text, or a
+    text with | between. Raises ValueError for anything else, one option alone among it."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"the choices are no JSON list: {value[:40]!r}") from error
+    elif isinstance(value, str):
+        value = [part.strip() for part in value.split("|")] if value.strip() else None
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, Sequence) or not all(isinstance(one, (str, int, float)) for one in value):
+        raise ValueError("the choices are no list of texts")
+    if not 2 <= len(value) <= len(LETTERS):
+        raise ValueError(f"{len(value)} choices; there must be 2 to {len(LETTERS)} (in a text put | between them)")
+    return tuple(str(one).strip() for one in value)
 
 
 def _value(row: Row, name: str, column: str) -> Any:
@@ -127,6 +147,10 @@ def _text(value: Any, name: str) -> str:
         return str(int(value))
     if not isinstance(value, (str, int, float)):
         raise ValueError(f"the {name} is a {type(value).__name__}, not a text")
+    if name == "answer" and str(value).strip().casefold() in NO_ANSWER:
+        raise ValueError(f"the {name} is {str(value).strip()!r}, which is none; drop the row or mend it")
+    if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise ValueError(f"the {name} holds half of a character (a lone surrogate); mend its encoding")
     return str(value).strip() if name == "question" else " ".join(str(value).split())
 
 
@@ -146,8 +170,10 @@ def problem_of(item: Item, ending: str, identity: str) -> Problem:
 Read = Callable[[Row], Item]
 
 
-def problems_of(raws: Iterable[Raw], read: Read, ending: str, prefix: str) -> Iterator[tuple[Raw, Problem | str]]:
-    """Each row with its problem, or with what is wrong with it."""
+def problems_of(
+    raws: Iterable[Raw], read: Read, ending: str, prefix: str, columns: bool = False
+) -> Iterator[tuple[Raw, Problem | str]]:
+    """Each row with its problem, or with what is wrong with it; with `columns`, the row's columns are kept."""
     seen: dict[str, str] = {}
     for number, raw in enumerate(raws):
         if raw.row is None:
@@ -156,15 +182,22 @@ def problems_of(raws: Iterable[Raw], read: Read, ending: str, prefix: str) -> It
         try:
             item = common(raw.row) if is_common(raw.row) else read(raw.row)
             problem = problem_of(item, ending, f"{prefix}/{number}")
+            if columns:
+                problem = replace(problem, meta={**problem.meta, "columns": plain_values(raw.row)})
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            told = str(error) if type(error) is ValueError else f"not of the expected form ({error!r})"
+            told = str(error) if type(error) is ValueError else f"not of {prefix}'s form ({error!r}); check the file"
             yield raw, told
             continue
         if problem.id in seen:
-            yield raw, f"the id {problem.id!r} is that of {seen[problem.id]} too"
+            yield raw, f"the id {problem.id!r} is that of {seen[problem.id]} too; give every row its own"
             continue
         seen[problem.id] = raw.place
         yield raw, problem
+
+
+def plain_values(row: Row) -> Row:
+    """A row as JSON has it; what JSON has no form for (a date) as text."""
+    return json.loads(json.dumps(row, default=str))
 
 
 def strict(pairs: Iterable[tuple[Raw, Problem | str]]) -> list[Problem]:
@@ -180,82 +213,24 @@ def strict(pairs: Iterable[tuple[Raw, Problem | str]]) -> list[Problem]:
 def chosen(problems: Sequence[Problem], levels: Sequence[str], subjects: Sequence[str], what: str) -> list[Problem]:
     """The problems of the given levels and subjects (none: of all)."""
     kept = list(problems)
-    for name, wanted in (("level", levels), ("subject", subjects)):
-        there = {str(problem.meta.get(name, "")) for problem in problems} - {""}
-        unknown = [value for value in wanted if value not in there]
+    for name, wanted, kinds in (("level", levels, ("level", "subject")), ("subject", subjects, ("subject",))):
+        if not wanted:
+            continue
+        # Parts of a data set may be its levels on the hub and its subjects in a file: a level may name either.
+        values = lambda problem, kinds=kinds: {str(problem.meta.get(kind, "")) for kind in kinds} - {""}  # noqa: E731
+        there = set().union(*map(values, problems))
+        folded = {value.casefold() for value in there}
+        unknown = [value for value in wanted if value.casefold() not in folded]
         if unknown:
             raise TeamtuneError(
                 f"{what} has no {name} {', '.join(map(repr, unknown))}; "
                 f"its {name}s are {', '.join(sorted(there)) or 'not given'}"
             )
-        kept = [problem for problem in kept if not wanted or str(problem.meta.get(name, "")) in wanted]
+        asked = {value.casefold() for value in wanted}
+        kept = [problem for problem in kept if asked & {value.casefold() for value in values(problem)}]
     return kept
 
 
 def by_lot(problems: Sequence[Problem], seed: int) -> list[Problem]:
     """The problems in the order of their lots, which is the same on every machine."""
     return sorted(problems, key=lambda problem: (lot(seed, problem.id), problem.id))
-
-
-# ---- where the rows are ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A source and the split of it that holds rows of a part."""
-
-    part: str
-    source: str
-    split: str
-
-
-def places(dataset: Dataset, split: str, data: str = "", levels: Sequence[str] = ()) -> list[Place]:
-    """Where the rows of a split are: in `data`, in the folder TEAMTUNE_DATA, or on the hub.
-
-    Only the parts that `levels` names, where it names parts. Raises TeamtuneError for a split that there is none of.
-    """
-    named = [part for part in dataset.parts if part.name in levels] if levels else []
-    found = [_place(dataset, part, split, data) for part in named or dataset.parts]
-    return list(dict.fromkeys(found))
-
-
-def _place(dataset: Dataset, part: Part, split: str, data: str) -> Place:
-    splits = {**dataset.splits, **part.splits}
-    if split not in splits:
-        raise TeamtuneError(f"{dataset.name} has no split {split!r}; it has {', '.join(splits)}")
-    base = data or os.environ.get("TEAMTUNE_DATA", "")
-    folder = local_folder(Path(base).expanduser(), dataset.name, part.name) if base else None
-    if folder is None and data and Path(data).expanduser().is_dir():
-        folder = Path(data).expanduser()
-    # Files are called by our names or by the hub's, or have the part's name before them: "test", "val", "r1-dev".
-    ours = [split, splits[split], *(("dev", "val", "validation") if split == "dev" else ())]
-    stems = [*(f"{part.name}-{stem}" for stem in ours if part.name), *ours]
-    stem = next((stem for stem in stems if folder and has_split(folder, stem)), "")
-    if folder is None or not (stem or data):
-        hub = part.hub or (f"{dataset.hub}:{part.config}" if part.config else dataset.hub)
-        return Place("" if data else part.name, data or hub, splits[split])
-    own = folder.name != dataset.name or stem.startswith(f"{part.name}-")
-    return Place(part.name if part.name and own else "", str(folder), stem or splits[split])
-
-
-def local_folder(base: Path, name: str, part: str) -> Path | None:
-    """The folder of a data set, or of its part, below a folder of data sets; None where there is none."""
-    names = [f"{name}_{part}", f"{name}{part}", name] if part else [name]
-    return next((base / folder for folder in names if (base / folder).is_dir()), None)
-
-
-def read_pool(dataset: Dataset, split: str, data: str = "", levels: Sequence[str] = ()) -> list[Problem]:
-    """All problems of a split. Raises TeamtuneError for rows that cannot be read, and where there are none."""
-    problems: list[Problem] = []
-    for place in places(dataset, split, data, levels):
-        # Ids follow from the rows' own place: where two splits share a pool, a problem has one id.
-        prefix = "/".join(filter(None, (dataset.name, place.part, place.split)))
-        for problem in strict(problems_of(rows_of(place.source, place.split), dataset.read, dataset.ending, prefix)):
-            level = {"level": place.part} if place.part and not problem.meta.get("level") else {}
-            problems.append(replace(problem, meta={**problem.meta, **level}))
-    if not problems:
-        raise TeamtuneError(f"{dataset.name} has no rows in split {split!r}; check the source")
-    twice = [identity for identity, count in Counter(problem.id for problem in problems).items() if count > 1]
-    if twice:
-        raise TeamtuneError(f"{len(twice)} ids stand in several parts of {dataset.name}, {twice[0]!r} among them")
-    return problems

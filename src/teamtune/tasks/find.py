@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import unicodedata
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -70,5 +72,8 @@ def check_apart(train: Sequence[Problem], test: Sequence[Problem], allow: bool =
 
 
 def plain(question: str) -> str:
-    """A question without case, punctuation and spacing, to compare by."""
-    return " ".join("".join(c if c.isalnum() or c in "+-*/" else " " for c in question.lower()).split())
+    """A question without case, punctuation, spacing and the order of its options, to compare by."""
+    text = unicodedata.normalize("NFKC", question).replace("\N{MINUS SIGN}", "-").lower()
+    stem, *options = re.split(r"\n\([a-z]\) ", text)
+    kept = ("".join(c if c.isalnum() or c in "+-*/<>=^_%" else " " for c in part) for part in (stem, *sorted(options)))
+    return " ".join(" ".join(kept).split())

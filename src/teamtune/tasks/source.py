@@ -43,7 +43,7 @@ class Raw:
 def rows_of(source: str, split: str = "") -> Iterator[Raw]:
     """The rows of a source. Raises TeamtuneError where there is no such source, or none of that split."""
     if source == "-":
-        return _json_lines(io.BytesIO(_piped()), "stdin")
+        return _from_stdin(_piped())
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path, split)
@@ -58,6 +58,19 @@ def rows_of(source: str, split: str = "") -> Iterator[Raw]:
 def _piped() -> bytes:
     """Standard input, which can be read once."""
     return sys.stdin.buffer.read()
+
+
+def _from_stdin(data: bytes) -> Iterator[Raw]:
+    """What was piped in, by how it begins: JSON lines, a JSON list, or a table with commas."""
+    head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head[:1] in (b"{", b""):
+        return _json_lines(io.BytesIO(data), "stdin")
+    if head[:1] != b"[":
+        return _csv(io.BytesIO(data), "stdin", ".csv")
+    try:
+        return _objects(json.loads(data.decode("utf-8-sig")), "stdin")
+    except (ValueError, RecursionError) as error:
+        return iter([Raw("stdin", None, f"not valid JSON: {error}")])
 
 
 def _looks_local(source: str) -> bool:
@@ -140,19 +153,26 @@ def _json_row(line: bytes, place: str) -> Raw:
 
 def _json(path: Path) -> Iterator[Raw]:
     """A file that holds a list of objects, or else JSON lines."""
-    with _opened(path) as stream:
-        head = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    try:
+        with _opened(path) as stream:
+            head = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        head = b""  # told below
     if not head.startswith(b"["):
         yield from _text_file(path, ".jsonl")
         return
     try:
         with _opened(path) as stream:
             rows = json.loads(stream.read().decode("utf-8-sig"))
-    except (ValueError, EOFError, RecursionError) as error:
+    except (ValueError, EOFError, zlib.error, RecursionError) as error:
         yield Raw(path.name, None, f"not valid JSON: {error}")
         return
+    yield from _objects(rows, path.name)
+
+
+def _objects(rows: Iterable[Any], name: str) -> Iterator[Raw]:
     for number, row in enumerate(rows, start=1):
-        place = f"{path.name} row {number}"
+        place = f"{name} row {number}"
         yield Raw(place, row) if isinstance(row, dict) else Raw(place, None, f"a {type(row).__name__}, not an object")
 
 
@@ -201,8 +221,12 @@ def _parquet(path: Path) -> Iterator[Raw]:
 
 
 def _saved(folder: Path, split: str) -> Iterator[Raw]:
-    """A folder that `datasets.save_to_disk` wrote."""
-    loaded = _datasets().load_from_disk(str(folder))
+    """A folder that `datasets.save_to_disk` wrote; one without splits is one pool."""
+    try:
+        loaded = _datasets().load_from_disk(str(folder))
+    except Exception as error:  # whatever a damaged folder makes `datasets` raise
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TeamtuneError(f"the saved data set {str(folder)!r} cannot be read ({why}); save it again") from error
     if isinstance(loaded, dict):
         if split not in loaded:
             raise TeamtuneError(f"{str(folder)!r} has no split {split!r}; it has {', '.join(loaded)}")

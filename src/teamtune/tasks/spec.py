@@ -20,9 +20,9 @@ from teamtune.tasks.dataset import (
     by_lot,
     chosen,
     common,
-    read_pool,
 )
 from teamtune.tasks.find import MADE, find
+from teamtune.tasks.pool import read_pool
 from teamtune.types import Problem, TeamtuneError
 
 OWN = "data"
@@ -47,9 +47,9 @@ class TaskSpec:
     """level of a task made on the fly; empty is its own default"""
     train: int = 1000
     """problems to train on"""
-    test: int = 1000
+    test: Annotated[int, tyro.conf.arg(aliases=["--limit"])] = 1000
     """problems to evaluate on"""
-    held_out: Literal["test", "dev"] = "test"
+    held_out: Annotated[Literal["test", "dev"], tyro.conf.arg(aliases=["--split"])] = "test"
     """which split those are from: dev to choose options by, test for the figures that count"""
     data_seed: Annotated[int, tyro.conf.arg(aliases=["--shuffle-seed"])] = 0
     """which problems: another seed gives others of the same split"""
@@ -79,12 +79,14 @@ class TaskSpec:
     """go on though test problems are in the training set too; they are counted"""
 
     def __post_init__(self) -> None:
-        if self.task == OWN:
-            if not self.data:
-                raise TeamtuneError("--task data needs --data: a file, a folder, a hub name or -")
+        if self.task == OWN and not self.data:
+            raise TeamtuneError("--task data needs --data: a file, a folder, a hub name or -")
+        if self.test_task == OWN and self.task != OWN and not self.test_data:
+            raise TeamtuneError("--test-task data needs --test-data: a file, a folder, a hub name or -")
+        if OWN in (self.task, self.test_task):
             find_grader(self.grader)
         given = [name for name in OWN_OPTIONS if getattr(self, name)]
-        if given and self.task != OWN:
+        if given and OWN not in (self.task, self.test_task):
             raise TeamtuneError(f"--{given[0].replace('_', '-')} is for --task data, not for {self.task}; leave it out")
         if self.task in MADE and (self.data or self.levels or self.subjects):
             raise TeamtuneError(
@@ -145,11 +147,15 @@ class TaskSpec:
     def _own(self, data: str) -> Dataset:
         """The user's data as a data set. One file is one pool; a folder and a hub name have splits."""
         path = Path(data).expanduser()
-        one = data == "-" or path.is_file()
+        one = (
+            data == "-"
+            or path.is_file()
+            or ((path / "dataset_info.json").exists() and not (path / "dataset_dict.json").exists())
+        )
         columns = Columns(*(getattr(self, f"{name}_column") for name in Columns.__slots__))
         ending = ENDINGS.get(self.grader, "End with a line: Answer: <answer>")
         splits = {"train": "", "test": ""} if one and not self.test_data else {"train": "train", "test": "test"}
-        return Dataset(OWN, data, partial(common, columns=columns), ending, splits, {})
+        return Dataset(OWN, data, partial(common, columns=columns), ending, splits, {}, columns=True)
 
 
 def loaded(name: str, load: Callable[..., Any], args: tuple[str, int, int], level: dict[str, str]) -> list[Problem]:
