@@ -28,6 +28,7 @@ T = TypeVar("T")
 USAGE = """teamtune: post-train teams of LLM agents to reason together.
 
   teamtune malt --out DIR       train a generator-verifier-refiner team by MALT and compare it with its baselines
+  teamtune maft --out DIR       finetune generators and critics on their own debates (Multiagent Finetuning)
   teamtune baselines --out DIR  the untrained baselines alone
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
   teamtune show DIR             what a run holds: stages, counts, the comparison
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     commands: dict[str, Callable[[list[str]], None]] = {
         "malt": malt,
+        "maft": maft,
         "baselines": baselines,
         "eval": evaluate,
         "show": show,
@@ -82,6 +84,13 @@ def malt(args: list[str]) -> None:
     from teamtune.recipes.plan import malt_plan
 
     run_recipe("malt", args, recipe.Malt, recipe.main, malt_plan)
+
+
+def maft(args: list[str]) -> None:
+    from teamtune.recipes import maft as recipe
+    from teamtune.recipes.plan import maft_plan
+
+    run_recipe("maft", args, recipe.Maft, recipe.main, maft_plan)
 
 
 def baselines(args: list[str]) -> None:

@@ -56,7 +56,7 @@ def sft_rows(
             outcomes[agent, "duplicate"] += 1
         else:
             seen.add(identity)
-            rows.append(_sft_row(turn, value["value"]))
+            rows.append(sft_row(turn, value["value"]))
     kept = capped(rows, cap, seed, ("take", "turn"))
     outcomes.update((row["agent"], "kept") for row in kept)
     outcomes.update(over_cap(rows, kept, cap))
@@ -118,7 +118,7 @@ def _place(row: Row) -> tuple[str, int, int]:
     return row["problem"], row["take"], row["turn"]
 
 
-def _sft_row(turn: Row, value: float) -> Row:
+def sft_row(turn: Row, value: float) -> Row:
     return {
         "agent": turn["agent"],
         "problem": turn["problem"],

@@ -29,6 +29,10 @@ def canonical(text: str) -> str:
     return words.strip(" .,;:!?\"'\u201c\u201d")
 
 
+def is_date(answer: str) -> bool:
+    return _DATE.fullmatch(canonical(answer)) is not None
+
+
 def extract(text: str, dates: bool = False) -> tuple[str | None, str]:
     """The text that a response settles on, in canonical form, and the rule that found it; its last date for `dates`."""
     found = final(text)
@@ -41,7 +45,7 @@ def extract(text: str, dates: bool = False) -> tuple[str | None, str]:
 
 def grade(problem: Problem, text: str) -> Grade:
     """Right if and only if the extracted text is the gold answer."""
-    parsed, rule = extract(text, dates=bool(_DATE.fullmatch(canonical(problem.answer))))
+    parsed, rule = extract(text, dates=is_date(problem.answer))
     return _compared(problem, parsed, rule)
 
 

@@ -11,6 +11,7 @@ from teamtune.credit.tree import hoeffding
 from teamtune.models import model_path
 from teamtune.recipes.baselines import Baselines
 from teamtune.recipes.evaluation import Evaluation, trained_team
+from teamtune.recipes.maft import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.tasks import held_out_split, splits
 
@@ -46,6 +47,24 @@ def malt_plan(cfg: Malt) -> Plan:
         "DPO pairs at most": total(sum(capped(groups[s] * most, cfg.pair_cap) for s in preferring)),
         f"DPO pairs {EVEN}": total(sum(capped(groups[s] * n * (n - 1) / 4, cfg.pair_cap) for s in preferring)),
         "value error of a generator turn (Hoeffding, 95 %)": f"+- {hoeffding(n * n, nodes=n):.2f}{_uninformative(n)}",
+    }
+
+
+def maft_plan(cfg: Maft) -> Plan:
+    """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
+    splits(cfg.task)
+    checked(cfg.model, cfg.engine.kind)
+    summaries = cfg.agents * (cfg.rounds - 1) if cfg.summary != "none" and cfg.agents > 1 else 0
+    debate = cfg.agents * cfg.rounds + summaries
+    training = cfg.iterations * cfg.task.train * debate
+    tests = cfg.iterations * debate + (cfg.agents + debate if cfg.baselines != "none" else 0)
+    return {
+        "generations per debate": debate,
+        "training generations": training,
+        "test generations": cfg.task.test * tests,
+        **tokens(training + cfg.task.test * tests, cfg.sampling.max_tokens),
+        "SFT rows of one generator at most": cfg.task.train,
+        "SFT rows of one critic at most": cfg.task.train if cfg.critics else 0,
     }
 
 

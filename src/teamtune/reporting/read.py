@@ -69,6 +69,12 @@ def _expected(config: Row) -> list[str]:
         base = ["base-solo", "base"] if config["baselines"] != "none" else []
         more = [] if config["baselines"] != "all" else ["debate", *(["star-solo", "star"] if rounds == 1 else [])]
         played = [*base, *more, "malt"]
+    elif config.get("__type__") == "Maft":
+        numbers = range(1, config["iterations"] + 1)
+        names = ["turns", "parsed", "credit", "sft-rows", "sft"]
+        training = ["problems/train", *(f"iteration-{number}/{name}" for number in numbers for name in names)]
+        base = ["base-solo", "base"] if config["baselines"] != "none" else []
+        played = [*base, *(f"iteration-{number}" for number in numbers)]
     elif config.get("__type__") == "Baselines":
         played = ["base-solo", "base", "debate"]
     elif config.get("__type__") == "Evaluation":

@@ -1,0 +1,80 @@
+"""Answers as they are read where no gold answer may be looked at: for votes that label training data.
+
+One row:
+
+    {"problem": "gsm8k/train/17", "take": 0, "turn": 4, "parsed": "18"}
+
+A grader reads what it is shown, and what it takes for equal may depend on the gold answer; so it is shown another one,
+of the same kind (a label stays a label), and answers of one problem are compared with each other instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from teamtune.grading import Grader, label
+from teamtune.grading.text import is_date
+from teamtune.store import Counted
+from teamtune.tasks.spec import TaskSpec
+from teamtune.tasks.stages import problems_in
+from teamtune.types import Problem, Row
+
+
+def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -> Counted:
+    """The answer of every turn, None where none is found. Answers that are equal have the same text."""
+    blind = {problem.id: blinded(problem) for problem in problems_in(problems)}
+    grader = task.grade("train")
+    asked = dict.fromkeys((turn["problem"], turn["text"]) for turn in turns)
+    read = {place: grader(blind[place[0]], place[1]).parsed for place in asked}
+    found: dict[str, set[str]] = {}
+    for (name, _), parsed in read.items():
+        if parsed is not None:
+            found.setdefault(name, set()).add(parsed)
+    same = {name: merged(blind[name], sorted(answers), grader) for name, answers in found.items()}
+    rows: list[Row] = []
+    for turn in turns:
+        parsed = read[turn["problem"], turn["text"]]
+        key = {name: turn[name] for name in ("problem", "take", "turn")}
+        rows.append({**key, "parsed": None if parsed is None else same[turn["problem"]][parsed]})
+    unread = (turn["agent"] for turn, row in zip(turns, rows, strict=True) if row["parsed"] is None)
+    return Counted(rows, Counter(f"{agent}: no answer found" for agent in unread))
+
+
+def blinded(problem: Problem) -> Problem:
+    """The problem with a gold answer of the same kind that says nothing."""
+    gold = problem.answer.strip()
+    family = label.family(gold)
+    if problem.meta.get("choices") or re.fullmatch(r"\(?[A-Z]\)?", gold):
+        hidden = "(A)" if gold.startswith("(") else "A"
+    elif family:
+        hidden = next(iter(family))
+    elif re.fullmatch(r"-?\$?[\d.,]+%?", gold):
+        hidden = "0"
+    elif is_date(gold):
+        hidden = "01/01/2000"
+    else:
+        hidden = r"\square" if re.search(r"\\[a-zA-Z]|\^", gold) else "?"
+    meta = {name: value for name, value in problem.meta.items() if name != "columns"}
+    return replace(problem, answer=hidden, meta=meta)
+
+
+def merged(problem: Problem, answers: Sequence[str], grader: Grader) -> dict[str, str]:
+    """Each answer with the one that stands for all that are equal to it: the first in their order.
+
+    A grader of a user's own says what it parses, and nothing more is made of it.
+    """
+    stands: dict[str, str] = {}
+    ours = getattr(grader, "__module__", "").startswith("teamtune.")
+    for answer in answers:
+        kin = (one for one in dict.fromkeys(stands.values()) if ours and equal(problem, one, answer, grader))
+        stands[answer] = next(kin, answer)
+    return stands
+
+
+def equal(problem: Problem, one: str, other: str, grader: Grader) -> bool:
+    """Whether the grader takes one answer for the other, in either box or mark."""
+    asked = replace(problem, answer=one, question="")
+    return any(grader(asked, form.format(other)).score == 1 for form in ("\\boxed{{{}}}", "Answer: {}"))
