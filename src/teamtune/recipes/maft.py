@@ -7,7 +7,7 @@ right first answers, every critic's corrected and kept ones -> SFT of all 2N age
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,13 +23,16 @@ from teamtune.protocols.exchange import Manner, Summary, by_one, by_roles, criti
 from teamtune.recipes.malt import enough
 from teamtune.recipes.systems import Played, System, base_team, compare, play_test, trained_tokens
 from teamtune.rollout import Driver, Rollout, rollout
-from teamtune.store import Run, Table
+from teamtune.store import Run, Table, read_table
 from teamtune.tasks import Split, TaskSpec, splits
 from teamtune.tasks.parse import parse_turns
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Sft
 from teamtune.train.team import Lora
 from teamtune.types import Sampling, Team, TeamtuneError
+
+SOLVER = "solver"
+"""the seat of a single model"""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Maft:
     """finetune the critics too; else they stay at the base"""
     lora: Lora = Lora()
     sft: Fit = Fit(rate=1e-4, epochs=2)
-    baselines: Literal["none", "base"] = "base"
-    """base: one answer, a majority of N, and the debate, all untrained"""
+    baselines: Literal["none", "base", "all"] = "all"
+    """base: one answer, a majority of N, and the debate, all untrained; all: also one model finetuned in four ways"""
     driver: Driver = "waves"
     seed: int = 0
 
@@ -104,10 +107,14 @@ def main(cfg: Maft, command: str = "") -> Run:
     step = Step(base, dict.fromkeys(cfg.learners, 0))
     with Run(cfg.out, cfg, command) as run:
         systems = untrained(run, cfg, test, base)
+        trained: list[System] = []
         for number in range(cfg.iterations):
             step = iterate(run, cfg, train, base, step, number)
             played = play_team(run, cfg, f"test/iteration-{number + 1}", test, step.team)
-            systems.append(System(f"MAFT, iteration {number + 1}", played, 1, sum(step.tokens.values())))
+            trained.append(System(f"MAFT, iteration {number + 1}", played, 1, sum(step.tokens.values())))
+        if cfg.baselines == "all":
+            systems += single_models(run, cfg, train, test, base)
+        systems += trained
         run.stage("comparison", compare, systems, against=systems[-1].name)
         return run
 
@@ -146,6 +153,54 @@ def labelled_rows(
     rows = run.stage(f"{prefix}sft-rows", debate_rows, turns, credit, dict(learners), weight, cfg.masking, seed)
     enough(rows, list(dict.fromkeys(learners.values())))
     return rows
+
+
+def single_models(run: Run, cfg: Maft, train: Split, test: Split, base: Team) -> list[System]:
+    """One model in all places, finetuned on votes over single answers, or on the first iteration's debates.
+
+    Those debates were the untrained base's, so every method learns from the same start and the same problems.
+    """
+    problems = train.sealed(run)
+    alone = replace(base, agents=exchange.seats([SOLVER], cfg.sampling))
+    how = Rollout(seed=cfg.seed, driver=cfg.driver)
+    votes = partial(exchange.exchange, speakers=by_one(SOLVER, cfg.agents, 1))
+    answers = run.work("majority-ft/turns", rollout, problems, alone, votes, cfg.engine, how)
+    debates = read_table(run.path / "iteration-1" / "turns")
+    names = [name for group in by_roles(cfg.agents, cfg.rounds) for name in group]
+    pooled = dict.fromkeys(names, SOLVER)
+    majority = one_model(run, cfg, "majority-ft", alone, answers, problems, {SOLVER: SOLVER}, None)
+    debater = one_model(run, cfg, "single-ft", alone, debates, problems, pooled, None)
+    union = one_model(run, cfg, "union-ft", alone, debates, problems, pooled, cfg.weight)
+    debate = partial(
+        exchange.exchange, speakers=by_one(SOLVER, cfg.agents, cfg.rounds), summary=cfg.summary, manner=cfg.manner
+    )
+    once = partial(exchange.exchange, speakers=by_one(SOLVER, 1, 1))
+    test_how = Rollout(1, cfg.seed + 1_000_003)
+    play = partial(play_test, run, test=test, engine=cfg.engine, how=test_how)
+    return [
+        System("Majority FT", play("test/majority-ft", team=majority[0], protocol=votes), 1, majority[1]),
+        System("Single-agent FT", play("test/single-ft", team=debater[0], protocol=debate), 1, debater[1]),
+        System(
+            "Single-agent FT, no debate", play("test/single-ft-solo", team=debater[0], protocol=once), 1, debater[1]
+        ),
+        System("One model, all agents' data", play("test/union-ft", team=union[0], protocol=debate), 1, union[1]),
+    ]
+
+
+def one_model(
+    run: Run,
+    cfg: Maft,
+    name: str,
+    alone: Team,
+    turns: Table,
+    problems: Table,
+    learners: Mapping[str, str],
+    weight: float | None,
+) -> tuple[Team, int]:
+    """One model finetuned on the turns of `learners`, and its target tokens."""
+    rows = labelled_rows(run, cfg, f"{name}/", turns, problems, learners, weight, cfg.seed)
+    sft = run.train(f"{name}/sft", fit, rows, alone, [SOLVER], cfg.lora, Sft(), cfg.sft, cfg.seed)
+    return alone.adopt({SOLVER: str(sft.path / SOLVER)}), cfg.sft.epochs * trained_tokens(rows)
 
 
 def play_team(run: Run, cfg: Maft, name: str, test: Split, team: Team) -> Played:

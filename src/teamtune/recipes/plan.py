@@ -58,6 +58,9 @@ def maft_plan(cfg: Maft) -> Plan:
     debate = cfg.agents * cfg.rounds + summaries
     training = cfg.iterations * cfg.task.train * debate
     tests = cfg.iterations * debate + (cfg.agents + debate if cfg.baselines != "none" else 0)
+    if cfg.baselines == "all":
+        training += cfg.task.train * cfg.agents
+        tests += cfg.agents + 2 * debate + 1
     return {
         "generations per debate": debate,
         "training generations": training,

@@ -75,6 +75,11 @@ def _expected(config: Row) -> list[str]:
         training = ["problems/train", *(f"iteration-{number}/{name}" for number in numbers for name in names)]
         base = ["base-solo", "base"] if config["baselines"] != "none" else []
         played = [*base, *(f"iteration-{number}" for number in numbers)]
+        if config["baselines"] == "all":
+            single = ["majority-ft", "single-ft", "union-ft"]
+            steps = names[1:]
+            training += ["majority-ft/turns", *(f"{name}/{step}" for name in single for step in steps)]
+            played += ["majority-ft", "single-ft", "single-ft-solo", "union-ft"]
     elif config.get("__type__") == "Baselines":
         played = ["base-solo", "base", "debate"]
     elif config.get("__type__") == "Evaluation":

@@ -103,7 +103,7 @@ def micro_losses(
 
 
 def _sft(model: TeamModel, micro: Sequence[Item], weights: Weighted) -> Found:
-    logprobs, mask = _forward(model, [(item.agent, item.data) for item in micro])  # type: ignore[misc]
+    logprobs, mask = forward(model, [(item.agent, item.data) for item in micro])  # type: ignore[misc]
     tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=model.device)
     each = losses.sft(logprobs, mask, tokens)
     return Found(each.sum(), [(item.agent, "loss", x) for item, x in zip(micro, each.tolist(), strict=True)])
@@ -139,14 +139,15 @@ def _pair_logprobs(
     """Log-probabilities of chosen and rejected answers; in the batch all chosen come first."""
     pairs = [(item.agent, item.data) for item in micro]
     sides = [(a, p.chosen) for a, p in pairs] + [(a, p.rejected) for a, p in pairs]  # type: ignore[union-attr]
-    logprobs, mask = _forward(model, sides)
+    logprobs, mask = forward(model, sides)
     answers = losses.answer_logprob(logprobs, mask, average=objective.loss == "ipo")
     return torch.stack([answers[: len(micro)], answers[len(micro) :]], dim=-1), (logprobs, mask)
 
 
-def _forward(
+def forward(
     model: TeamModel, rows: Sequence[tuple[str, Example]]
 ) -> tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
+    """Log-probability of every token under its row's agent (0 at the first), and the mask of the answers' tokens."""
     pad = model.tokenizer.pad_token_id
     ids: Int[Tensor, "rows length"]
     ids, mask = padded([one for _, one in rows], pad if pad is not None else 0, model.device)
