@@ -180,9 +180,7 @@ def single_models(run: Run, cfg: Maft, train: Split, test: Split, base: Team) ->
     return [
         System("Majority FT", play("test/majority-ft", team=majority[0], protocol=votes), 1, majority[1]),
         System("Single-agent FT", play("test/single-ft", team=debater[0], protocol=debate), 1, debater[1]),
-        System(
-            "Single-agent FT, no debate", play("test/single-ft-solo", team=debater[0], protocol=once), 1, debater[1]
-        ),
+        System("Single-agent FT, alone", play("test/single-ft-solo", team=debater[0], protocol=once), 1, debater[1]),
         System("One model, all agents' data", play("test/union-ft", team=union[0], protocol=debate), 1, union[1]),
     ]
 
