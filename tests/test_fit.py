@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from teamtune.train import fit as train_fit
+from teamtune.train import losses
 from teamtune.train.fit import fit
-from teamtune.train.objective import Preference, Sft
+from teamtune.train.objective import Objective, Policy, Preference, Sft
 from teamtune.train.team import Lora
 from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
 
@@ -56,14 +59,34 @@ def pair_rows(counts: dict[str, int]) -> list[Row]:
     ]
 
 
+def policy_rows(counts: dict[str, int]) -> list[Row]:
+    """Answers with made-up ids, sampled at about the probability that the untrained base gives them, and advantages."""
+    return [
+        {
+            **{"agent": agent, "messages": [], "completion": "", "prompt_ids": [40 + i, 41, 42]},
+            **{"token_ids": [50 + i, 60, 1], "logprobs": [-5.0 - 0.1 * i, -5.5, -5.2], "advantage": (-1.0) ** i * 0.5},
+        }
+        for agent, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def rows_for(objective: Objective, counts: dict[str, int]) -> list[Row]:
+    if isinstance(objective, Policy):
+        return policy_rows(counts)
+    return sft_rows(counts) if isinstance(objective, Sft) else pair_rows(counts)
+
+
 def weights(folder: Path, agent: str) -> dict[str, torch.Tensor]:
     return load_file(folder / agent / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("objective", [Sft(), Preference(beta=0.2), Preference(loss="ipo"), Preference(nll=0.5)])
-def test_joint_equals_separate(tiny: str, tmp_path: Path, objective: Sft | Preference) -> None:
+@pytest.mark.parametrize(
+    "objective", [Sft(), Preference(beta=0.2), Preference(loss="ipo"), Preference(nll=0.5), Policy(kl=0.1)]
+)
+def test_joint_equals_separate(tiny: str, tmp_path: Path, objective: Objective) -> None:
     counts = {"generator": 7, "verifier": 12, "refiner": 5}
-    rows = sft_rows(counts) if isinstance(objective, Sft) else pair_rows(counts)
+    rows = rows_for(objective, counts)
     options = Fit(rate=1e-2, batch=3, epochs=2, micro_tokens=200)
     list(fit(tmp_path / "joint", rows, team(tiny), AGENTS, LORA, objective, options))
     for agent in AGENTS:
@@ -72,6 +95,51 @@ def test_joint_equals_separate(tiny: str, tmp_path: Path, objective: Sft | Prefe
         assert joint.keys() == alone.keys()
         for name in joint:
             torch.testing.assert_close(joint[name], alone[name], rtol=1e-3, atol=1e-5)
+
+
+@given(
+    moved=st.lists(st.floats(-2, 2), min_size=1, max_size=6),
+    advantage=st.floats(-2, 2),
+    clip=st.floats(0.05, 0.9),
+    kl=st.floats(0, 1),
+)
+def test_the_clipped_surrogate_against_a_loop(moved: list[float], advantage: float, clip: float, kl: float) -> None:
+    slow = []
+    for d in moved:
+        ratio = math.exp(d)
+        kept = min(max(ratio, 1 - clip), 1 + clip)
+        slow.append(-min(ratio * advantage, kept * advantage) + kl * (math.exp(-d) - 1 + d))
+    sampled = torch.full((1, len(moved) + 1), -3.0)
+    logprobs = sampled + torch.tensor([[0.7, *moved]])
+    mask = torch.tensor([[False] + [True] * len(moved)])
+    fast = losses.policy(logprobs, sampled, mask, torch.tensor([advantage]), clip, kl)
+    assert fast[0, 0] == 0
+    assert fast[0, 1:].tolist() == pytest.approx(slow, abs=1e-4, rel=1e-4)
+
+
+def test_policy_gradients_raise_what_was_better_and_lower_what_was_worse(tiny: str, tmp_path: Path) -> None:
+    from teamtune.train.score import score_turns
+
+    named = [{"problem": str(i), "take": 0, "turn": 0, **row} for i, row in enumerate(policy_rows({"generator": 6}))]
+    before = list(score_turns(named, team(tiny), ["generator"], given="turn").rows)
+    sampled = [{**row, "logprobs": old["logprobs"]} for row, old in zip(named, before, strict=True)]
+    lines = list(fit(tmp_path, sampled, team(tiny), ["generator"], LORA, Policy(), Fit(rate=1e-2, batch=6, epochs=4)))
+    # At the first step nothing has moved: every ratio is 1, so the loss is minus the mean advantage, which is 0 here.
+    assert lines[0]["generator/clipped"] == 0 and lines[0]["generator/kl"] == pytest.approx(0, abs=1e-6)
+    assert lines[0]["generator/loss"] == pytest.approx(0, abs=1e-6)
+    after_team = team(tiny).adopt({"generator": str(tmp_path / "generator")})
+    after = list(score_turns(named, after_team, ["generator"], given="turn").rows)
+    gains = [sum(new["logprobs"]) - sum(old["logprobs"]) for new, old in zip(after, before, strict=True)]
+    better, worse = (
+        [g for g, row in zip(gains, named, strict=True) if (row["advantage"] > 0) == up] for up in (True, False)
+    )
+    assert min(better) > max(worse)
+
+
+@pytest.mark.parametrize(("options", "said"), [({"clip": 0.0}, "clip is 0.0"), ({"kl": -1.0}, "kl is -1.0")])
+def test_policy_options_out_of_range(options: dict[str, float], said: str) -> None:
+    with pytest.raises(TeamtuneError, match=said):
+        Policy(**options)
 
 
 def test_every_trained_tensor_moves_and_the_base_does_not(tiny: str, tmp_path: Path) -> None:
@@ -97,10 +165,10 @@ def test_dpo_starts_at_ln_2_exactly(tiny: str, tmp_path: Path) -> None:
     assert lines[-1]["verifier/loss"] != pytest.approx(math.log(2), abs=1e-3)
 
 
-@pytest.mark.parametrize("objective", [Sft(), Preference()])
-def test_a_fit_that_breaks_off_ends_the_same(tiny: str, tmp_path: Path, objective: Sft | Preference) -> None:
+@pytest.mark.parametrize("objective", [Sft(), Preference(), Policy()])
+def test_a_fit_that_breaks_off_ends_the_same(tiny: str, tmp_path: Path, objective: Objective) -> None:
     counts = {"generator": 9, "verifier": 4}
-    rows = sft_rows(counts) if isinstance(objective, Sft) else pair_rows(counts)
+    rows = rows_for(objective, counts)
     options = Fit(rate=1e-2, batch=2, epochs=2, save_every=2)
     names = list(counts)
     whole = list(fit(tmp_path / "whole", rows, team(tiny), names, LORA, objective, options))
@@ -146,11 +214,11 @@ def test_a_missing_adapter_is_named(tiny: str, tmp_path: Path) -> None:
         list(fit(tmp_path, sft_rows({"verifier": 3}), gone, ["verifier"], LORA, Sft(), Fit()))
 
 
-@pytest.mark.parametrize("objective", [Sft(), Preference()])
+@pytest.mark.parametrize("objective", [Sft(), Preference(), Policy()])
 def test_a_fit_that_diverges_stops_and_names_agent_step_and_rate(
-    tiny: str, tmp_path: Path, objective: Sft | Preference
+    tiny: str, tmp_path: Path, objective: Objective
 ) -> None:
-    rows = (sft_rows if isinstance(objective, Sft) else pair_rows)({"verifier": 12})
+    rows = rows_for(objective, {"verifier": 12})
     steps = fit(tmp_path, rows, team(tiny), ["verifier"], LORA, objective, Fit(rate=1e30, batch=2))
     with pytest.raises(TeamtuneError, match=r"of verifier is (nan|inf) at step \d+; the rate 1e\+30 is too high"):
         list(steps)

@@ -124,7 +124,7 @@ def test_systems(run: Run) -> list[System]:
     talked = played(run, "debate", debaters, partial(debating.debate, agents=2, rounds=2), 1)
     malt = played(run, "malt", TEAM, pipeline, 2)
     systems = [System("SA", alone), System("SA | MV@2", alone, 2), System("MA", base), System("Debate", talked, 1)]
-    return [*systems, System("MALT + MV@2", malt, 2, 77)]
+    return [*systems, System("MALT + MV@2", malt, 2, {"generator": 70, "verifier": 7})]
 
 
 test_systems.__test__ = False  # type: ignore[attr-defined]

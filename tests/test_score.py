@@ -70,3 +70,20 @@ def test_turns_without_ids_are_counted(talked: tuple[list[Row], Team]) -> None:
     found = score_turns([turns[0], {**turns[1], "token_ids": None}], team, ["debater-0"])
     assert len(list(found.rows)) == 1
     assert found.counts == {"turns without ids": 1}
+
+
+def test_divergence_over_the_vocabulary_against_a_loop(talked: tuple[list[Row], Team]) -> None:
+    turns, team = talked
+    rows = list(score_turns(turns[:2], team, team.names, given="turn").rows)
+    model = TeamModel.open(team, team.names, Lora(rank=1, alpha=1))
+    for row in rows:
+        turn = turns[row["turn"]]
+        ids = torch.tensor([[*turn["prompt_ids"], *turn["token_ids"]]])
+        with torch.no_grad():
+            own, other = (model(ids, [name])[0].log_softmax(-1) for name in (row["agent"], row["under"]))
+        slow = [
+            float((own[t].exp() * (own[t] - other[t])).sum())
+            for t in range(len(turn["prompt_ids"]) - 1, ids.shape[1] - 1)
+        ]
+        assert row["kl"] == pytest.approx(sum(slow) / len(slow), abs=1e-4)
+        assert row["own"] == pytest.approx(turn["logprobs"], abs=1e-4)

@@ -90,7 +90,7 @@ def test_a_sealed_stage_is_read_not_made(run):
     assert len(first) == first.size == 3 and read_table(run.path / "a") == first
     seal = json.loads((run.path / "a" / "DONE.json").read_text())
     assert seal["fn"].endswith("test_store:squares") and seal["inputs"] == {"n": 3} and seal["rows"] == 3
-    assert set(seal) == {"key", "fn", "inputs", "rows", "counts", "commit", "seconds", "at"}
+    assert set(seal) == {"key", "fn", "inputs", "rows", "counts", "commit", "seconds", "peak_mb", "at"}
 
 
 def test_a_changed_argument_stops_and_is_named(run):

@@ -11,7 +11,7 @@ kl_sampled(own, other)                           between two agents, on tokens t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import fsum, log
 from typing import Literal
@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from teamtune.evaluate import estimate
 from teamtune.types import TeamtuneError
 
 Answers = Sequence[str | None]
@@ -148,6 +149,34 @@ def copy_rate(before: Answers, after: Answers) -> float:
     """Share of agents who took over another's answer between two rounds."""
     _some(after, "a copy rate", "agent")
     return len({agent for agent, _ in adopted(before, after)}) / len(after)
+
+
+def collapse(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> list[str]:
+    """What speaks for a team's collapse between two iterations, as sentences; none where nothing does.
+
+    before, after: the same problems in the same order, of each "vote" (accuracy), "consensus", "entropy", "copied"
+        (shares of agents who took over another's answer) and "tokens" (mean length of an answer).
+
+    A change counts where it is more than two standard errors of the paired differences; accuracy is flat where its
+    gain does not.
+    """
+    gains = {name: estimate([b - a for a, b in zip(before[name], after[name], strict=True)]) for name in before}
+    mean = lambda table, name: fsum(table[name]) / len(table[name])  # noqa: E731
+    went = lambda name, scale, unit: f"from {scale * mean(before, name):.3g} to {scale * mean(after, name):.3g}{unit}"  # noqa: E731
+    up = lambda name: gains[name].mean > 2 * gains[name].se  # noqa: E731
+    down = lambda name: -gains[name].mean > 2 * gains[name].se  # noqa: E731
+    flat = f"while accuracy went {went('vote', 100, ' %')}"
+    found = []
+    if up("consensus") and not up("vote"):
+        found.append(f"consensus rose {went('consensus', 100, ' %')} {flat}")
+    if down("entropy") and not up("vote"):
+        found.append(f"entropy of answers fell {went('entropy', 1, ' nats')} {flat}")
+    if up("copied") and not up("vote"):
+        found.append(f"agents take over each other's answers more, {went('copied', 100, ' %')}, {flat}")
+    short, long = sorted((mean(before, "tokens"), mean(after, "tokens")))
+    if long > 1.5 * short:
+        found.append(f"answers went {went('tokens', 1, ' tokens')}")
+    return found
 
 
 def _some(values: Sequence[object], what: str, item: str) -> None:

@@ -8,7 +8,8 @@
         OPEN.json    beside the files of an unfinished `work`: its key, fn and inputs
         rows.parquet
         DONE.json    the seal, written last: {"key": "5e1b...", "fn": "teamtune.rollout:rollout", "rows": 54,
-          "inputs": {"task": "sums"}, "counts": {"late": 2}, "commit": ..., "seconds": 8.2, "at": "2025-..."}
+          "inputs": {"task": "sums"}, "counts": {"late": 2}, "commit": ..., "seconds": 8.2,
+          "peak_mb": 812.5, "at": "2025-..."}
 
 All but logs is written beside its place and renamed, so nobody sees half a file. Keys chain: a table among
 the inputs is {"table": its key}. Paths in the run are "run:turns/x", so that the folder can move.
@@ -36,6 +37,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from teamtune.memory import forget_peak, peak_megabytes
 from teamtune.types import Row, TeamtuneError
 
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
@@ -159,14 +161,15 @@ class Run(AbstractContextManager["Run"]):
         return self.work(name, logged, *args, **kwargs)
 
     def _seal(self, folder: Path, made: Row, call: Callable[[], Any]) -> None:
+        forget_peak()
         began, result = time.monotonic(), call()
         rows, counts = (result.rows, result.counts) if isinstance(result, Counted) else (result, {})
         if rows is not None:
             rows = list(rows)  # a generator works here, so inside the time taken
             _write(folder / "rows.parquet", _pack(rows, folder))
         facts = {"rows": None if rows is None else len(rows), "counts": dict(counts), "commit": self._commit}
-        times = {"seconds": round(time.monotonic() - began, 3), "at": time.strftime("%FT%TZ", time.gmtime())}
-        _write(folder / "DONE.json", made | facts | times)
+        spent = {"seconds": round(time.monotonic() - began, 3), "peak_mb": peak_megabytes()}
+        _write(folder / "DONE.json", made | facts | spent | {"at": time.strftime("%FT%TZ", time.gmtime())})
 
     def log(self, stage: str, step: int, **metrics: float | int | str) -> None:
         """Add a line to metrics.jsonl."""

@@ -23,6 +23,9 @@ Summary = Literal["base", "own", "none"]
 """Who sums up what the others said: the base in a seat of its own, the agent that will answer, or nobody."""
 Manner = Literal["contest", "cooperate"]
 
+SUMMARISER_SEAT = "summariser"
+"""never trained, so it is the base"""
+
 Speakers = Sequence[Sequence[str]]
 """Of every round, the names of those who answer, in the agents' order."""
 
@@ -49,7 +52,7 @@ def seats(names: Sequence[str], sampling: Sampling, ids: bool = False) -> tuple[
     """A seat for every name, and the summariser's. With `ids` every seat's prompt begins with an id of its own, GEN1 or
     CRIT1 (the unique-ID ablation: one model, told apart by its prompts)."""
     debaters = (Agent(name, f"{_tag(name)}. {DEBATER}" if ids else DEBATER, sampling) for name in dict.fromkeys(names))
-    return (*debaters, Agent("summariser", SUMMARISER, sampling, trainable=False))
+    return (*debaters, Agent(SUMMARISER_SEAT, SUMMARISER, sampling, trainable=False))
 
 
 def _tag(name: str) -> str:
@@ -80,7 +83,7 @@ def exchange(problem: Problem, speakers: Speakers, summary: Summary = "base", ma
         apart = [[turn for turn in said if turn is not said[n]] for n in range(count)]
         briefs: list[Turn] = []
         if summary != "none" and count > 1:
-            who = ["summariser"] * count if summary == "base" else names
+            who = [SUMMARISER_SEAT] * count if summary == "base" else names
             texts = [[turn.text for turn in group] for group in apart]
             tag = f"summary-{number}"
             briefs = yield [ask(who[n], summarise(problem, texts[n]), tag, *apart[n]) for n in range(count)]

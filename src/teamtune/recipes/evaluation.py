@@ -9,6 +9,7 @@ The ablations of MALT's paper are runs of this on one trained team:
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -124,15 +125,15 @@ def rounds_of(folder: Path) -> list[Path]:
     return [folder / f"round-{number + 1}" for number in range(rounds)] if rounds > 1 else [folder]
 
 
-def tokens_of(folder: Path, stage: Stage, playing: Sequence[str]) -> int:
+def tokens_of(folder: Path, stage: Stage, playing: Sequence[str]) -> Counter[str]:
     """Target tokens that the playing seats were trained on up to the stage, over all the run's rounds and epochs."""
     config = _config(folder)
-    total = 0
+    total: Counter[str] = Counter()
     for place in rounds_of(folder):
-        total += config["sft"]["epochs"] * trained_tokens(read_table(place / "sft-rows"), playing)
+        total += trained_tokens(read_table(place / "sft-rows"), config["sft"]["epochs"], playing)
         later = place == rounds_of(folder)[-1] and stage == "sft"
         if _preferring(config) and not later:
-            total += config["dpo"]["epochs"] * trained_tokens(read_table(place / "pairs"), playing)
+            total += trained_tokens(read_table(place / "pairs"), config["dpo"]["epochs"], playing)
     return total
 
 

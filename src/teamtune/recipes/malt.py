@@ -6,8 +6,9 @@ DPO of verifier and refiner on good against bad siblings -> the team on test pro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -99,10 +100,8 @@ class Trained:
 
     star: Team
     team: Team
-    alone_tokens: int = 0
-    """those of the generator's SFT, which is all that the single agent of STaR was trained on"""
-    star_tokens: int = 0
-    tokens: int = 0
+    star_tokens: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
 
 
 def main(cfg: Malt, command: str = "") -> Run:
@@ -135,15 +134,14 @@ def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int 
     sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
     star = team.adopt({role: str(sft.path / role) for role in roles})
     preferring = preferring_seats(roles, cfg.dpo_generator)
-    alone = before.alone_tokens + cfg.sft.epochs * trained_tokens(rows, ["generator"])
-    star_tokens = before.tokens + cfg.sft.epochs * trained_tokens(rows)
+    star_tokens = before.tokens + trained_tokens(rows, cfg.sft.epochs)
     if not preferring:
-        return Trained(star, star, alone, star_tokens, star_tokens)
+        return Trained(star, star, star_tokens, star_tokens)
     pairs = run.stage(f"{prefix}pairs", sibling_pairs, turns, values, preferring, cap=cfg.pair_cap, seed=seed)
     enough(pairs, preferring)
     dpo = run.train(f"{prefix}dpo", fit, pairs, star, preferring, cfg.lora, cfg.preference, cfg.dpo, seed)
     final = star.adopt({role: str(dpo.path / role) for role in preferring})
-    return Trained(star, final, alone, star_tokens, star_tokens + cfg.dpo.epochs * trained_tokens(pairs))
+    return Trained(star, final, star_tokens, star_tokens + trained_tokens(pairs, cfg.dpo.epochs))
 
 
 def preferring_seats(trained: Sequence[str], dpo_generator: bool) -> list[str]:
@@ -175,8 +173,10 @@ def played_systems(run: Run, cfg: Malt, test: Split, base: Team, done: Trained) 
     # Later rounds start from adapters that DPO has trained, so their SFT stage is no STaR.
     if cfg.baselines == "all" and cfg.rounds == 1:
         alone, together = solo("test/star-solo", team=done.star), passes("test/star", team=done.star)
+        # The single agent of STaR is the generator.
+        of_one = {"generator": done.star_tokens["generator"]}
         systems += [
-            replace(system, trained_tokens=done.alone_tokens if system.played is alone else done.star_tokens)
+            replace(system, trained=of_one if system.played is alone else done.star_tokens)
             for system in alone_and_together("STaR ", alone, together, cfg.votes)
         ]
     malt = passes("test/malt", team=done.team)

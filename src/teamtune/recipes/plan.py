@@ -13,7 +13,7 @@ from teamtune.recipes.baselines import Baselines
 from teamtune.recipes.evaluation import Evaluation, trained_team
 from teamtune.recipes.maft import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
-from teamtune.tasks import held_out_split, splits
+from teamtune.tasks import elsewhere, held_out_split, splits
 
 Plan = dict[str, Any]
 HALF = "expected, were every answer half as long as max_tokens"
@@ -53,21 +53,38 @@ def malt_plan(cfg: Malt) -> Plan:
 def maft_plan(cfg: Maft) -> Plan:
     """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
     splits(cfg.task)
+    for told in cfg.eval_tasks:
+        elsewhere(cfg.task, told)
     checked(cfg.model, cfg.engine.kind)
-    summaries = cfg.agents * (cfg.rounds - 1) if cfg.summary != "none" and cfg.agents > 1 else 0
-    debate = cfg.agents * cfg.rounds + summaries
-    training = cfg.iterations * cfg.task.train * debate
-    tests = cfg.iterations * debate + (cfg.agents + debate if cfg.baselines != "none" else 0)
-    if cfg.baselines == "all":
-        training += cfg.task.train * cfg.agents
-        tests += cfg.agents + 2 * debate + 1
+    n, more = cfg.agents, cfg.iterations - 1
+    answers = n * cfg.rounds
+    debate = answers + (n * (cfg.rounds - 1) if cfg.summary != "none" and n > 1 else 0)
+    # Of every rival: calls a training problem, a test problem, and a problem of a further task.
+    calls = {
+        "majority": (0, max(n, debate), max(n, debate)),
+        "debate": (0, debate, debate),
+        "star": (2 * cfg.star_rounds, n, n),
+        "majority-ft": (n, n, n),
+        "single-ft": (more * debate, (more + 1) * debate + 1, debate + 1),
+        "union-ft": (0, debate, debate),
+        "no-summary": ((more + 1) * answers, answers, 0),
+        "cooperative": ((more + 1) * debate, 2 * debate, 0),
+        "temperature-2": (more * debate if "single-ft" not in cfg.baselines else 0, debate, 0),
+    }
+    rivals = [calls.get(name, (0, debate, 0)) for name in cfg.baselines]
+    own = ((more + 1) * debate, (more + 1) * debate, debate)
+    train, test, further = (sum(column) for column in zip(own, *rivals, strict=True))
+    training = cfg.task.train * train
+    testing = cfg.task.test * (test + further * len(cfg.eval_tasks))
+    votes = {"besides": "single answers for as many tokens as a debate takes, counted when that is known"}
     return {
         "generations per debate": debate,
-        "training generations": training,
-        "test generations": cfg.task.test * tests,
-        **tokens(training + cfg.task.test * tests, cfg.sampling.max_tokens),
-        "SFT rows of one generator at most": cfg.task.train,
-        "SFT rows of one critic at most": cfg.task.train if cfg.critics else 0,
+        "training generations" + (" at most" if "star" in cfg.baselines else ""): training,
+        "test generations": testing,
+        **(votes if "majority" in cfg.baselines else {}),
+        **tokens(training + testing, cfg.sampling.max_tokens),
+        "rows of one generator at most": cfg.task.train,
+        "rows of one critic at most": cfg.task.train if cfg.critics else 0,
     }
 
 

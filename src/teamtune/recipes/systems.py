@@ -2,16 +2,19 @@
 
 One line of the comparison:
 
-    {"system": "MALT + MV@3", "accuracy": 0.812, "se": 0.012, "n": 1000, "calls": 9.0, "prompt_tokens": 812.4,
-     "completion_tokens": 611.0, "trained_tokens": 1208331, "diff": 0.0, "low": 0.0, "high": 0.0}
+    {"system": "MALT + MV@3", "accuracy": 0.812, "se": 0.012, "n": 1000, "consensus": 0.78, "calls": 9.0,
+     "prompt_tokens": 812.4, "completion_tokens": 611.0, "trained_tokens": 1208331,
+     "trained": [{"agent": "generator", "tokens": 208331}, ...], "diff": 0.0, "low": 0.0, "high": 0.0}
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from teamtune.diversity import consensus
 from teamtune.engines import EngineSpec
 from teamtune.evaluate import budget, estimate, paired_bootstrap
 from teamtune.play import ProtocolFn
@@ -40,7 +43,8 @@ class System:
     name: str
     played: Played
     votes: int = 0
-    trained_tokens: int = 0
+    trained: Mapping[str, int] = field(default_factory=dict)
+    """target tokens that each of its agents was trained on"""
 
 
 def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team:
@@ -116,23 +120,39 @@ def scores(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> dict[
     A vote with a tie scores the mean of the tied answers, which is what a random choice among them would on average.
     Within one take several final turns (a debate's last round) vote among themselves.
     """
+    found = ballots(turns, grades, votes)
+    score = lambda voters: vote_score([v["parsed"] for v in voters], [v["score"] for v in voters])  # noqa: E731
+    return {problem: sum(map(score, group)) / len(group) for problem, group in found.items()}
+
+
+def agreement(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> float | None:
+    """Consensus: mean over problems of the share of voters who gave the winning answer; None for a single voter."""
+    found = ballots(turns, grades, votes)
+    if any(len(voters) < 2 for group in found.values() for voters in group):
+        return None
+    shares = [
+        sum(consensus([v["parsed"] for v in voters]) for voters in group) / len(group) for group in found.values()
+    ]
+    return sum(shares) / len(shares)
+
+
+def ballots(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> dict[str, list[list[Row]]]:
+    """The grades of those who vote together, by problem: one group of the first `votes` takes, or one a take."""
     graded = {(g["problem"], g["take"], g["turn"]): g for g in grades}
     final: dict[str, dict[int, list[Row]]] = {}
     for turn in turns:
         if turn["final"]:
             key = (turn["problem"], turn["take"], turn["turn"])
             final.setdefault(turn["problem"], {}).setdefault(turn["take"], []).append(graded[key])
-    return {problem: _problem_score(takes, votes) for problem, takes in final.items()}
+    return {problem: _together(takes, votes) for problem, takes in final.items()}
 
 
-def _problem_score(takes: Mapping[int, Sequence[Row]], votes: int) -> float:
-    if votes:
-        if votes > len(takes):
-            raise TeamtuneError(f"{votes} votes asked for, but only {len(takes)} takes were played")
-        voters = [grade for take in sorted(takes)[:votes] for grade in takes[take]]
-        return vote_score([v["parsed"] for v in voters], [v["score"] for v in voters])
-    each = [vote_score([g["parsed"] for g in group], [g["score"] for g in group]) for group in takes.values()]
-    return sum(each) / len(each)
+def _together(takes: Mapping[int, list[Row]], votes: int) -> list[list[Row]]:
+    if not votes:
+        return list(takes.values())
+    if votes > len(takes):
+        raise TeamtuneError(f"{votes} votes asked for, but only {len(takes)} takes were played")
+    return [[grade for take in sorted(takes)[:votes] for grade in takes[take]]]
 
 
 def compare(systems: Sequence[System], against: str) -> list[Row]:
@@ -146,7 +166,7 @@ def compare(systems: Sequence[System], against: str) -> list[Row]:
     rows = []
     reference = found[against][0]
     for system in systems:
-        by_problem, turns = found[system.name]
+        by_problem, together, turns = found[system.name]
         if by_problem.keys() != reference.keys():
             raise TeamtuneError(f"{system.name} and {against} did not answer the same problems")
         here = estimate(list(by_problem.values()))
@@ -160,10 +180,12 @@ def compare(systems: Sequence[System], against: str) -> list[Row]:
                 "accuracy": here.mean,
                 "se": here.se,
                 "n": here.n,
+                "consensus": together,
                 "calls": spent.calls / takes,
                 "prompt_tokens": share(spent.prompt_tokens),
                 "completion_tokens": share(spent.completion_tokens),
-                "trained_tokens": system.trained_tokens,
+                "trained_tokens": sum(system.trained.values()),
+                "trained": [{"agent": agent, "tokens": count} for agent, count in system.trained.items()],
                 "diff": gap.diff,
                 "low": gap.low,
                 "high": gap.high,
@@ -172,15 +194,19 @@ def compare(systems: Sequence[System], against: str) -> list[Row]:
     return rows
 
 
-def _measured(system: System) -> tuple[dict[str, float], list[Row]]:
-    """Scores by problem, and the turns that they cost."""
-    turns = system.played.turns.rows()
+def _measured(system: System) -> tuple[dict[str, float], float | None, list[Row]]:
+    """Scores by problem, consensus, and the turns that they cost."""
+    turns, grades = system.played.turns.rows(), system.played.grades.rows()
     if system.votes:
         turns = [turn for turn in turns if turn["take"] < system.votes]
-    return scores(turns, system.played.grades.rows(), system.votes), turns
+    return scores(turns, grades, system.votes), agreement(turns, grades, system.votes), turns
 
 
-def trained_tokens(table: Table, agents: Sequence[str] | None = None) -> int:
-    """Target tokens in the rows of the agents (None: of all): answers of SFT rows, both answers of pairs."""
-    rows = [row for row in table.rows() if agents is None or row["agent"] in agents]
-    return sum(len(row.get(column) or ()) for row in rows for column in ("token_ids", "chosen_ids", "rejected_ids"))
+def trained_tokens(table: Table, epochs: int = 1, agents: Sequence[str] | None = None) -> Counter[str]:
+    """Target tokens of each agent (None: of all) over all epochs: answers of SFT rows, both answers of pairs."""
+    found: Counter[str] = Counter()
+    for row in table.rows():
+        if agents is None or row["agent"] in agents:
+            columns = ("token_ids", "chosen_ids", "rejected_ids")
+            found[row["agent"]] += epochs * sum(len(row.get(column) or ()) for column in columns)
+    return found

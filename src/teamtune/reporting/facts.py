@@ -13,7 +13,8 @@ from typing import Any
 from teamtune.credit.tree import hoeffding
 from teamtune.evaluate import accuracy_by_agent
 from teamtune.recipes.systems import scores
-from teamtune.reporting import measures, read
+from teamtune.reporting import debates, measures, read
+from teamtune.reporting.costs import costs
 from teamtune.reporting.trees import FULL, LIGHT, kind_of, mix, problem_trees, right_shares
 from teamtune.types import Row
 
@@ -29,7 +30,19 @@ NAMES = {
     "star": "Team after SFT (STaR)",
     "malt": "Trained team",
     "team": "Evaluated team",
+    "unique-id": "Debate, unique ids",
+    "star-single": "STaR",
+    "majority-ft": "Majority FT",
+    "single-ft-solo": "Single-agent FT, alone",
+    "temperature-2": "Single-agent FT, temperature 2",
+    "union-ft": "One model, all agents' data",
+    "no-critic": "MAFT without critics",
+    "no-interaction": "MAFT, one generator",
+    "no-summary": "MAFT without summaries",
+    "cooperative-base": "Debate, cooperative",
+    "cooperative": "MAFT, cooperative",
 }
+NUMBERED = {"iteration-": "MAFT, iteration ", "single-ft-": "Single-agent FT, iteration "}
 LIMITS = ((40, 20), (40, 12), (30, 8), (20, 5), (20, 2))
 """Problems shown of training and of each test system: the first that keeps the page small enough."""
 MOST_BYTES = 2_600_000
@@ -47,6 +60,8 @@ def gather(folder: Path) -> Facts:
         "debates": [_debate(name, *tables) for name, tables in played.items() if _has_rounds(tables[0])],
         "moves": _moves(played, facts["run"]["config"].get("votes", 1)),
         "hoeffding": _hoeffding(facts),
+        "team": team(folder, facts["stages"]),
+        "costs": costs(folder, facts["stages"]),
         "viewer": _viewer(folder, facts["stages"], played),
     }
 
@@ -69,24 +84,53 @@ def outline(folder: Path) -> Facts:
         "model": config.get("model") or next((team["model"] for team in teams), None),
         "test_seed": next((inputs["how"].get("seed") for inputs in tests), None),
     }
-    rows = read.table(folder, "comparison")
-    comparison = None
-    if rows:
-        inputs = sealed.get("comparison", {}).get("inputs") or {}
-        comparison = {"rows": rows, "against": inputs.get("against", rows[-1]["system"])}
-    return {"run": run, "stages": stages, "comparison": comparison}
+    found = [name for name in sealed if name.endswith("/comparison")]
+    further = [{"task": name.split("/")[1], **one} for name in found if (one := _compared(folder, name, sealed))]
+    return {"run": run, "stages": stages, "comparison": _compared(folder, "comparison", sealed), "further": further}
+
+
+def _compared(folder: Path, name: str, sealed: dict[str, Row]) -> Row | None:
+    """A comparison and the name of the system that the others are compared with."""
+    rows = read.table(folder, name)
+    if not rows:
+        return None
+    inputs = sealed.get(name, {}).get("inputs") or {}
+    return {"rows": rows, "against": inputs.get("against", rows[-1]["system"])}
+
+
+def team(folder: Path, stages: Sequence[Row]) -> Row:
+    """What is special to debates: pseudo-labels, differences between agents, warnings."""
+    sealed = [row["name"] for row in stages if row["state"] == "sealed"]
+    labels = []
+    for name in sealed:
+        if name.endswith("/credit"):
+            place = name.removesuffix("/credit")
+            credit, grades = read.table(folder, name) or [], read.table(folder, f"{place}/grades") or []
+            found = debates.pseudo_labels(credit, grades)
+            labels += [{"iteration": place, **found}] if found else []
+    systems = []
+    for place in test_systems(stages):
+        rounds = read.table(folder, f"test/{place}/rounds")
+        if rounds:
+            others = (read.table(folder, f"test/{place}/{name}") for name in ("likelihood", "embedded"))
+            told = {"values": debates.differences(rounds, *others), "rounds": debates.by_rounds(rounds)}
+            systems.append({"name": system_name(place), **told, "takeovers": debates.takeovers(rounds)})
+    warned = [row for name in sealed if name.startswith("collapse/") for row in read.table(folder, name) or []]
+    return {"labels": labels, "systems": systems, "warnings": warned}
 
 
 def test_systems(stages: Sequence[Row]) -> list[str]:
     """Names of the systems that were played and graded on test problems, in the recipe's order."""
-    sealed = {row["name"] for row in stages if row["state"] == "sealed"}
+    sealed = [row["name"] for row in stages if row["state"] == "sealed"]
     names = [name.split("/")[1] for name in sealed if name.startswith("test/") and name.endswith("/turns")]
-    found = sorted(name for name in names if f"test/{name}/grades" in sealed)
-    order = list(NAMES)
-    return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    return [name for name in names if f"test/{name}/grades" in sealed]
 
 
 def system_name(name: str) -> str:
+    """What a report calls the system of a test stage."""
+    for prefix, told in NUMBERED.items():
+        if name.removeprefix(prefix).isdigit():
+            return told + name.removeprefix(prefix)
     return NAMES.get(name, name)
 
 

@@ -70,22 +70,43 @@ def _expected(config: Row) -> list[str]:
         more = [] if config["baselines"] != "all" else ["debate", *(["star-solo", "star"] if rounds == 1 else [])]
         played = [*base, *more, "malt"]
     elif config.get("__type__") == "Maft":
-        numbers = range(1, config["iterations"] + 1)
-        names = ["turns", "parsed", "credit", "sft-rows", "sft"]
-        training = ["problems/train", *(f"iteration-{number}/{name}" for number in numbers for name in names)]
-        base = ["base-solo", "base"] if config["baselines"] != "none" else []
-        played = [*base, *(f"iteration-{number}" for number in numbers)]
-        if config["baselines"] == "all":
-            single = ["majority-ft", "single-ft", "union-ft"]
-            steps = names[1:]
-            training += ["majority-ft/turns", *(f"{name}/{step}" for name in single for step in steps)]
-            played += ["majority-ft", "single-ft", "single-ft-solo", "union-ft"]
+        return _maft(config)
     elif config.get("__type__") == "Baselines":
         played = ["base-solo", "base", "debate"]
     elif config.get("__type__") == "Evaluation":
         played = ["team"]
     tests = [f"test/{name}/{kind}" for name in played for kind in ("turns", "grades")]
     return [*training, "problems/test", *tests, "comparison"] if played else []
+
+
+def _maft(config: Row) -> list[str]:
+    """The stages of a Multiagent Finetuning run, but for the rounds of STaR, which end by themselves."""
+    chosen, numbers = set(config["baselines"]), range(1, config["iterations"] + 1)
+    fits = {"sft": ["sft-rows", "sft"], "dpo": ["sft-rows", "sft", "pairs", "dpo"], "ppo": ["ppo-rows", "ppo"]}
+    steps = ["parsed", "credit", *fits[config["objective"]]]
+    every = lambda prefix, more=(): [  # noqa: E731
+        f"{prefix}iteration-{number}/{name}" for number in numbers for name in ("turns", *more, *steps)
+    ]
+    training = ["problems/train", *every("", ("grades",))]
+    if "majority-ft" in chosen:
+        training += [f"majority-ft/{name}" for name in ("turns", *steps)]
+    if chosen & {"single-ft", "temperature-2"}:
+        training += [name for name in every("single-ft/") if name != "single-ft/iteration-1/turns"]
+    if "union-ft" in chosen:
+        training += [f"union-ft/{name}" for name in steps]
+    for name in ("no-summary", "cooperative"):
+        training += every(f"{name}/") if name in chosen else []
+    single = [f"single-ft-{number}" for number in numbers]
+    played = {
+        **{"majority": ["base-solo"], "debate": ["base"], "unique-id": ["unique-id"], "star": ["star-single"]},
+        **{"majority-ft": ["majority-ft"], "single-ft": [*single, "single-ft-solo"], "union-ft": ["union-ft"]},
+        **{name: [name] for name in ("temperature-2", "no-critic", "no-interaction", "no-summary")},
+        "cooperative": ["cooperative-base", "cooperative"],
+    }
+    teams = [place for name in played if name in chosen for place in played[name]]
+    teams += [f"iteration-{number}" for number in numbers]
+    tests = [f"test/{place}/{kind}" for place in teams for kind in ("turns", "grades")]
+    return [*training, "problems/test", *tests, "comparison"]
 
 
 def table(
@@ -130,13 +151,14 @@ def _stage(folder: Path, name: str) -> Row:
             pq.read_metadata(place / "rows.parquet")
         except (OSError, pa.ArrowException):
             return _bare(name, "unreadable")
-    kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs")}
+    kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs", "key")}
+    kept["peak_mb"] = done.get("peak_mb")
     return _bare(name, "sealed") | kept
 
 
 def _bare(name: str, state: str) -> Row:
-    empty = {"rows": None, "counts": {}, "seconds": None, "at": "", "inputs": {}, "logged": 0}
-    return {"name": name, "state": state, **empty}
+    empty = {"rows": None, "counts": {}, "seconds": None, "peak_mb": None, "at": "", "inputs": {}, "logged": 0}
+    return {"name": name, "state": state, "key": "", **empty}
 
 
 def _json(text: str) -> Any:

@@ -10,18 +10,29 @@ One section:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from teamtune.reporting import debate_sections
 from teamtune.reporting.facts import Facts, system_name
 from teamtune.reporting.measures import BINS, MOVES
+from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
 from teamtune.types import Row
-
-NONE = "–"  # noqa: RUF001
 
 
 def sections(facts: Facts) -> list[Row]:
     """All sections that the run has something to say in, in order."""
-    made = [results(facts), training(facts), roles(facts), correction(facts), values(facts), stages(facts)]
+    team = facts["team"]
+    made = [
+        results(facts),
+        further(facts),
+        debate_sections.labels(team["labels"]),
+        training(facts),
+        debate_sections.diversity(team["systems"], team["warnings"]),
+        debate_sections.moves(team["systems"]),
+        roles(facts),
+        correction(facts),
+        values(facts),
+        debate_sections.spending(facts["costs"], facts["comparison"]),
+        stages(facts),
+    ]
     return [section for section in made if section["text"] or section["tables"]]
 
 
@@ -70,22 +81,13 @@ def results(facts: Facts) -> Row:
     comparison = facts["comparison"]
     if comparison is None:
         text = "There is no comparison in this run yet; it is made last, from the test stages of all systems."
-        return _section("results", "Results", [text])
+        return make_section("results", "Results", [text])
     rows, against = comparison["rows"], comparison["against"]
-    columns = [
-        "System",
-        "Accuracy %",
-        "SE",
-        "n",
-        "Calls",
-        "Prompt tokens",
-        "Completion tokens",
-        "Trained tokens",
-    ]
     text = [
         f"Calls and tokens are per question. The last column is the accuracy of {against} minus that of the line, in "
         "points, with a 95 % interval from a paired bootstrap over problems: above zero means that "
-        f"{against} is better. SE is the standard error over n problems."
+        f"{against} is better. SE is the standard error over n problems. Consensus is the share of voters who gave the "
+        "answer that won."
     ]
     others = [row for row in rows if row["system"] != against]
     apart = [row["system"] for row in others if round(row["low"], 9) > 0 or round(row["high"], 9) < 0]
@@ -96,9 +98,30 @@ def results(facts: Facts) -> Row:
         text.append("The interval [0.0, 0.0] means that both score the same on every problem.")
     if any(row["accuracy"] in (0, 1) for row in rows):
         text.append("At 0 or 100 % the standard error is 0 by its formula; this does not mean certainty.")
-    shown = [compared(row, against) for row in rows]
+    return make_section("results", "Results", text, [comparison_table("", comparison)])
+
+
+def further(facts: Facts) -> Row:
+    """The comparisons on further tasks."""
+    tables = [comparison_table(one["task"], one) for one in facts["further"]]
+    text = ["The same systems on problems of tasks that none of them was trained on here."] if tables else []
+    return make_section("further", "Further tasks", text, tables)
+
+
+COLUMNS = ("System", "Accuracy %", "SE", "n", "Calls", "Prompt tokens", "Completion tokens", "Trained tokens")
+
+
+def comparison_table(title: str, comparison: Row) -> Row:
+    rows, against = comparison["rows"], comparison["against"]
     strong = [index for index, row in enumerate(rows) if row["system"] == against]
-    return _section("results", "Results", text, [_table("", [*columns, "Difference [95 %]"], shown, strong)])
+    lines = [compared(row, against) for row in rows]
+    agreed = any(row.get("consensus") is not None for row in rows)
+    if agreed:
+        for line, row in zip(lines, rows, strict=True):
+            share = row.get("consensus")
+            line.insert(4, NONE if share is None else percent(share))
+    columns = [*COLUMNS[:4], *(["Consensus %"] if agreed else []), *COLUMNS[4:], "Difference [95 %]"]
+    return make_table(title, columns, lines, strong)
 
 
 def compared(row: Row, against: str) -> list[str]:
@@ -128,7 +151,7 @@ def training(facts: Facts) -> Row:
             trained = [made["agents"].get(agent, {"rows": 0, "problems": 0}) for agent in agents]
             rows += [[f"problems with {made['what']}", *(str(size["problems"]) for size in trained)]]
             tables.append(
-                _table(
+                make_table(
                     f"{made['what']}{where}",
                     ["Turns" if "SFT" in made["what"] else "Pairs", *agents],
                     rows,
@@ -143,14 +166,14 @@ def training(facts: Facts) -> Row:
         columns = ["Fit", "Steps", "Loss, first → last", "Pair accuracy", "Margin"]
         if not any("margin" in curve for curve in facts["curves"]):
             columns, lines = columns[:3], [line[:3] for line in lines]
-        tables.append(_table("Training curves", columns, lines))
+        tables.append(make_table("Training curves", columns, lines))
     text = []
     if any(one["made"] for one in facts["training"]):
         text.append(
             "Each turn, and each candidate pair, is counted once, under the first reason that holds for it. A group is "
             "the answers to one prompt; a unanimous one, all positive or all negative, offers no pair."
         )
-    return _section("training", "What was trained", text, tables)
+    return make_section("training", "What was trained", text, tables)
 
 
 def _kept_first(reasons: dict[str, None]) -> list[str]:
@@ -171,17 +194,17 @@ def roles(facts: Facts) -> Row:
         rows = []
         gains = any("gain" in row for row in found["rows"])
         for row in found["rows"]:
-            cells = [_estimate(row["systems"].get(name)) for name in found["systems"]]
+            cells = [estimated(row["systems"].get(name)) for name in found["systems"]]
             gain = row.get("gain")
             told = f"{points(gain.diff)} [{points(gain.low)}, {points(gain.high)}]" if gain else NONE
             rows.append([row["agent"], *cells, *([told] if gains else [])])
         extra = [f"{system_name(found['after'])} − untrained [95 %]"] if gains else []  # noqa: RUF001
-        tables.append(_table("Accuracy % (± SE) of each role's turns", ["Role", *names, *extra], rows))
+        tables.append(make_table("Accuracy % (± SE) of each role's turns", ["Role", *names, *extra], rows))
     for debate in facts["debates"]:
-        rows = [[tag, _estimate(one)] for tag, one in debate["rounds"].items()]
-        tables.append(_table(f"{system_name(debate['system'])}, round by round", ["Round", "Accuracy %"], rows))
+        rows = [[tag, estimated(one)] for tag, one in debate["rounds"].items()]
+        tables.append(make_table(f"{system_name(debate['system'])}, round by round", ["Round", "Accuracy %"], rows))
     text = ["Every turn is graded by the answer it ends with; a verifier's is the answer it believes in."]
-    return _section("roles", "Accuracy by role", text if tables else [], tables)
+    return make_section("roles", "Accuracy by role", text if tables else [], tables)
 
 
 def correction(facts: Facts) -> Row:
@@ -190,20 +213,22 @@ def correction(facts: Facts) -> Row:
     columns = [*(name.replace("->", " → ") for name in MOVES), "n"]
     if found["inside"]:
         rows = [[system_name(row["system"]), *_moves(row)] for row in found["inside"]]
-        tables.append(_table("(a) First turn → last turn of the same pass, %", ["System", *columns], rows))
+        tables.append(make_table("(a) First turn → last turn of the same pass, %", ["System", *columns], rows))
         text.append(
             "(a) follows each pass from its generator's answer to its refiner's (in a debate, each agent's first to "
             "last answer); n counts passes, and passes on one problem are not independent."
         )
     if found["across"]:
         rows = [[f"→ {system_name(row['system'])}, MV@{found['votes']}", *_moves(row)] for row in found["across"]]
-        tables.append(_table("(b) Untrained single agent → vote of the team, %", ["From one answer", *columns], rows))
+        tables.append(
+            make_table("(b) Untrained single agent → vote of the team, %", ["From one answer", *columns], rows)
+        )
         text.append(
             "(b) compares one answer of the untrained single agent with the vote of a whole team on the same problem, "
             "as MALT's paper does; it is therefore no correction of that very answer, and the line of the untrained "
             "team shows what roles and votes do without training. A tied vote counts in parts."
         )
-    return _section("correction", "Self-correction", text, tables)
+    return make_section("correction", "Self-correction", text, tables)
 
 
 def values(facts: Facts) -> Row:
@@ -219,7 +244,7 @@ def values(facts: Facts) -> Row:
         title = f"Values of training turns{where}, % in each range"
         if rows:
             columns = ["Role", "Turns", "Mean", "Positive %", *BINS]
-            tables.append(_table(title, columns, rows, heat=4))
+            tables.append(make_table(title, columns, rows, heat=4))
     text, bound = [], facts["hoeffding"]
     if bound:
         text.append(
@@ -233,7 +258,7 @@ def values(facts: Facts) -> Row:
                 else ", if leaves were independent, which those under one verifier turn are not."
             )
         )
-    return _section("values", "Values", text if tables or bound else [], tables)
+    return make_section("values", "Values", text if tables or bound else [], tables)
 
 
 def stages(facts: Facts) -> Row:
@@ -243,22 +268,8 @@ def stages(facts: Facts) -> Row:
         size = NONE if row["rows"] is None else f"{row['rows']:,}"
         seconds = NONE if row["seconds"] is None else f"{row['seconds']:,.1f}"
         rows.append([row["name"], size, seconds, row["state"] + _logged(row)])
-    tables = [_table("", ["Stage", "Rows", "Seconds", "State"], rows)] if rows else []
-    return _section("stages", "Stages", [], tables)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def points(share: float) -> str:
-    """A difference in points, with its sign; what rounds to zero has none."""
-    value = round(100 * share, 1)
-    return f"{value:+.1f}".replace("-", "−") if value else "0.0"  # noqa: RUF001
-
-
-def _estimate(one: object) -> str:
-    return NONE if one is None else f"{percent(one.mean)} ± {percent(one.se)}"  # type: ignore[attr-defined]
+    tables = [make_table("", ["Stage", "Rows", "Seconds", "State"], rows)] if rows else []
+    return make_section("stages", "Stages", [], tables)
 
 
 def _moves(row: Row) -> list[str]:
@@ -267,19 +278,3 @@ def _moves(row: Row) -> list[str]:
 
 def _logged(row: Row) -> str:
     return f", {row['logged']} lines logged" if row["logged"] else ""
-
-
-def _table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    strong: Sequence[int] = (),
-    heat: int = 0,
-) -> Row:
-    """`heat`: from this column on, a cell is a share in % to be shaded; 0 shades none."""
-    made = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
-    return made | {"strong": list(strong), "heat": heat}
-
-
-def _section(name: str, title: str, text: Sequence[str] = (), tables: Sequence[Row] = ()) -> Row:
-    return {"id": name, "title": title, "text": list(text), "tables": list(tables)}

@@ -10,7 +10,7 @@ from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
 
-from teamtune.reporting.sections import points
+from teamtune.reporting.table import points
 from teamtune.types import Row
 
 WIDTH = 520

@@ -7,7 +7,16 @@ whatever --data names, graded by --grader.
 
 from teamtune.tasks.find import BUILT_IN, DATASETS, MADE, check_apart, find, plain
 from teamtune.tasks.spec import TaskSpec
-from teamtune.tasks.stages import Split, digest, grade_turns, held_out_split, problem_rows, problems_in, splits
+from teamtune.tasks.stages import (
+    Split,
+    digest,
+    elsewhere,
+    grade_turns,
+    held_out_split,
+    problem_rows,
+    problems_in,
+    splits,
+)
 
 __all__ = [
     "BUILT_IN",
@@ -17,6 +26,7 @@ __all__ = [
     "TaskSpec",
     "check_apart",
     "digest",
+    "elsewhere",
     "find",
     "grade_turns",
     "held_out_split",

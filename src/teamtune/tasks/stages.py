@@ -18,10 +18,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from teamtune.store import Counted, Run, Table
-from teamtune.tasks.find import check_apart
+from teamtune.tasks.find import MADE, check_apart, find
 from teamtune.tasks.spec import TaskSpec
 from teamtune.types import Grade, Problem, Row, TeamtuneError
 
@@ -53,10 +53,14 @@ class Split:
     name: str
     digest: str
     leaks: int = 0
+    place: str = ""
+    """the name of its table, where that is not the split's"""
 
     def sealed(self, run: Run) -> Table:
         """The problems as a table of the run."""
-        return run.stage(f"problems/{self.name}", problem_rows, self.task, self.name, self.digest, self.leaks)
+        return run.stage(
+            f"problems/{self.place or self.name}", problem_rows, self.task, self.name, self.digest, self.leaks
+        )
 
 
 def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, Split]:
@@ -65,6 +69,24 @@ def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, S
     train, test = before.load("train"), task.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
     return Split(before, "train", digest(train)), Split(task, "test", digest(test), leaks)
+
+
+def elsewhere(task: TaskSpec, told: str) -> Split:
+    """Test problems of another task, told as NAME or NAME:LEVEL, as many as the task's own and apart from what it
+    trains on."""
+    name, _, level = told.partition(":")
+    made = name in MADE or not hasattr(find(name), "DATASET")
+    other = TaskSpec(
+        task=name,
+        level=level if made else "",
+        levels=() if made or not level else (level,),
+        train=1,
+        test=task.test,
+        held_out=task.held_out,
+        data_seed=task.data_seed,
+        allow_leaks=task.allow_leaks,
+    )
+    return replace(splits(other, task)[1], place=f"{name}-{level}" if level else name)
 
 
 def held_out_split(task: TaskSpec) -> Split:

@@ -37,6 +37,18 @@ class Pair:
         return max(len(self.chosen), len(self.rejected))
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """An answer with the log-probability that each of its tokens was sampled with, and its advantage."""
+
+    example: Example
+    logprobs: list[float]
+    advantage: float
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+
 def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer) -> Example:
     """The ids of one answer, as sampled where they were kept."""
     if row["prompt_ids"] is not None and ids is not None:
@@ -58,6 +70,11 @@ def pair_example(row: Row, renderer: Renderer) -> Pair:
         example(row, row["chosen"], row["chosen_ids"], renderer),
         example(row, row["rejected"], row["rejected_ids"], renderer),
     )
+
+
+def sampled_example(row: Row, renderer: Renderer) -> Sampled:
+    """An advantage row; what was sampled is trained on as it was sampled, or not at all."""
+    return Sampled(sft_example(row, renderer), list(row["logprobs"]), row["advantage"])
 
 
 def padded(

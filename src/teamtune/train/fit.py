@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -27,12 +27,13 @@ from rich.progress import Progress
 from teamtune.engines.render import Renderer
 from teamtune.models import native_bfloat16, told_when_full
 from teamtune.train import losses
-from teamtune.train.examples import pair_example, sft_example
+from teamtune.train.examples import pair_example, sampled_example, sft_example
 from teamtune.train.objective import (
     Item,
     Objective,
     Preference,
     Reference,
+    Sft,
     Weighted,
     micro_losses,
     reference_of,
@@ -137,7 +138,9 @@ def finite(agent: str, what: str, value: float, step: int, options: Fit) -> None
 def items_of(rows: Sequence[Row], model: TeamModel, objective: Objective) -> dict[str, list[Item]]:
     """Each agent's examples or pairs; an agent without any stops the fit."""
     renderer = Renderer(model.tokenizer, "the base")
-    make = pair_example if isinstance(objective, Preference) else sft_example
+    make: Any = sft_example
+    if not isinstance(objective, Sft):
+        make = pair_example if isinstance(objective, Preference) else sampled_example
     items: dict[str, list[Item]] = {agent: [] for agent in model.agents}
     for row in rows:
         if row["agent"] in items:

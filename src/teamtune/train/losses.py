@@ -54,6 +54,27 @@ def pair(
     return -F.logsigmoid(beta * margin)
 
 
+def policy(
+    logprobs: Float[Tensor, "rows length"],
+    sampled: Float[Tensor, "rows length"],
+    mask: Bool[Tensor, "rows length"],
+    advantages: Float[Tensor, " rows"],
+    clip: float,
+    kl: float = 0.0,
+) -> Float[Tensor, "rows length"]:
+    """The cost of every token under PPO's clipped surrogate (Schulman et al. 2017), 0 outside the mask.
+
+    -min(r A, clip(r, 1 - clip, 1 + clip) A), r = exp(logprobs - sampled), plus kl times the k3 estimate of the KL to
+    the policy that sampled: exp(-d) - 1 + d with d = logprobs - sampled.
+    """
+    moved = torch.where(mask, logprobs - sampled, 0.0)
+    ratio, each = moved.exp(), advantages[:, None]
+    cost = -torch.minimum(ratio * each, ratio.clamp(1 - clip, 1 + clip) * each)
+    if kl:
+        cost = cost + kl * (torch.expm1(-moved) + moved)
+    return cost * mask
+
+
 def answer_logprob(
     logprobs: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], average: bool = False
 ) -> Float[Tensor, " rows"]:

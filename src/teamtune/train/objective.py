@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from teamtune.train import losses
-from teamtune.train.examples import Example, Pair, padded
+from teamtune.train.examples import Example, Pair, Sampled, padded
 from teamtune.train.losses import PairLoss
 from teamtune.train.team import TeamModel
 from teamtune.types import TeamtuneError
@@ -40,7 +40,23 @@ class Preference:
             raise TeamtuneError(f"nll is {self.nll}; it must be 0 or above, and finite")
 
 
-Objective = Sft | Preference
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """PPO's clipped surrogate on answers with advantages, a token weighing the same in all answers of a step."""
+
+    clip: float = 0.2
+    """how far a token's probability ratio may move before it no longer counts"""
+    kl: float = 0.0
+    """weight of the KL to the policy that sampled, a token"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip < 1:
+            raise TeamtuneError(f"clip is {self.clip}; it must lie in (0, 1)")
+        if not 0 <= self.kl < math.inf:
+            raise TeamtuneError(f"kl is {self.kl}; it must be 0 or above, and finite")
+
+
+Objective = Sft | Preference | Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +65,7 @@ class Item:
 
     agent: str
     number: int
-    data: Example | Pair
+    data: Example | Pair | Sampled
 
     def __len__(self) -> int:
         return len(self.data)
@@ -70,7 +86,9 @@ class Weighted:
     @staticmethod
     def of(batches: Mapping[str, Sequence[Item]]) -> Weighted:
         def targets(item: Item) -> int:
-            return len(item.data.chosen.answer if isinstance(item.data, Pair) else item.data.answer)
+            data = item.data
+            one = data.chosen if isinstance(data, Pair) else data.example if isinstance(data, Sampled) else data
+            return len(one.answer)
 
         tokens = {agent: sum(map(targets, batch)) for agent, batch in batches.items()}
         return Weighted(tokens, {agent: len(batch) for agent, batch in batches.items()})
@@ -98,6 +116,8 @@ def micro_losses(
     """The micro-batch's part of the step's loss, summed over its agents."""
     if isinstance(objective, Sft):
         return _sft(model, micro, weights)
+    if isinstance(objective, Policy):
+        return _policy(model, micro, objective, weights)
     assert reference is not None
     return _pairs(model, micro, objective, weights, reference)
 
@@ -107,6 +127,26 @@ def _sft(model: TeamModel, micro: Sequence[Item], weights: Weighted) -> Found:
     tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=model.device)
     each = losses.sft(logprobs, mask, tokens)
     return Found(each.sum(), [(item.agent, "loss", x) for item, x in zip(micro, each.tolist(), strict=True)])
+
+
+def _policy(model: TeamModel, micro: Sequence[Item], objective: Policy, weights: Weighted) -> Found:
+    data: list[Sampled] = [item.data for item in micro]  # type: ignore[misc]
+    logprobs, mask = forward(model, [(item.agent, item.data.example) for item in micro])  # type: ignore[union-attr]
+    sampled = torch.zeros_like(logprobs)
+    for row, one in enumerate(data):
+        sampled[row, mask[row]] = torch.tensor(one.logprobs, device=logprobs.device, dtype=logprobs.dtype)
+    advantages = torch.tensor([one.advantage for one in data], device=logprobs.device)
+    tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=model.device)
+    each = losses.policy(logprobs, sampled, mask, advantages, objective.clip, objective.kl).sum(-1) / tokens
+    with torch.no_grad():
+        moved = torch.where(mask, logprobs - sampled, 0.0)
+        clipped = ((moved.exp() - 1).abs() > objective.clip).sum(-1) / tokens
+        gap = (torch.expm1(-moved) + moved).sum(-1) / tokens
+    named = {"loss": each, "clipped": clipped, "kl": gap}
+    return Found(
+        each.sum(),
+        [(i.agent, n, x) for n, values in named.items() for i, x in zip(micro, values.tolist(), strict=True)],
+    )
 
 
 def _pairs(

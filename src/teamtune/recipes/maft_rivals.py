@@ -1,0 +1,201 @@
+"""What Multiagent Finetuning is compared with: its paper's baselines and ablations, and what its critics asked for.
+
+base, majority   one answer; N answers, as many as a debate has calls, and as many as a debate's tokens pay for
+debate           the debate, untrained
+star             one model on right answers, and on those that a hint at the gold answer made right
+majority-ft      one model on all answers that agree with a vote of N
+single-ft        one model on all answers of debates that agree with the vote; in debate, and alone
+union-ft         one model on the very rows that the 2N agents learn from, used N times
+no-critic        the trained team with untrained critics
+no-summary       the method with the others' answers shown whole, in training and at test time
+no-interaction   the trained team with all first answers by one generator
+unique-id        one untrained model, every seat told apart by an id
+cooperative      agents combine answers, untrained and trained
+temperature-2    single-ft sampled at temperature 2
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from math import ceil
+
+from teamtune.curate.star import hinted, star_rows
+from teamtune.protocols import exchange
+from teamtune.protocols.exchange import by_one, by_roles, critic, generator
+from teamtune.recipes.entrants import Entrant
+from teamtune.recipes.maft_team import Lab, Method, Step, debates, iterations, learn, multiagent
+from teamtune.recipes.malt import enough
+from teamtune.recipes.systems import trained_tokens
+from teamtune.rollout import Rollout, rollout
+from teamtune.store import Table, read_table
+from teamtune.tasks import grade_turns
+from teamtune.train.fit import fit
+from teamtune.train.objective import Sft
+from teamtune.types import Row, Team
+
+SOLVER = "solver"
+"""the seat of a single model"""
+
+
+def rivals(lab: Lab, team: Step) -> Iterator[Entrant]:
+    """Everybody whom the options ask for, trained where there is something to train. team: after its last iteration."""
+    cfg, chosen = lab.cfg, lab.cfg.baselines
+    first = read_table(lab.run.path / "iteration-1" / "turns")
+    yield from untrained(lab, first)
+    if "star" in chosen:
+        yield from star(lab)
+    if "majority-ft" in chosen:
+        yield majority_ft(lab)
+    if "single-ft" in chosen or "temperature-2" in chosen:
+        yield from single_ft(lab, first)
+    if "union-ft" in chosen:
+        yield union_ft(lab, first)
+    if "no-critic" in chosen:
+        tokens = {name: count for name, count in team.tokens.items() if name.startswith("generator")}
+        bare = team.team.adopt({critic(n): None for n in range(cfg.agents)})
+        yield Entrant("MAFT without critics", "no-critic", bare, cfg.debate, tokens, transfers=False, debates=True)
+    if "no-interaction" in chosen:
+        speakers = [[generator(0)] * cfg.agents, *by_roles(cfg.agents, cfg.rounds)[1:]]
+        alike = cfg.debate_of(speakers)
+        yield Entrant(
+            "MAFT, one generator", "no-interaction", team.team, alike, team.tokens, transfers=False, debates=True
+        )
+    if "no-summary" in chosen:
+        yield variant(lab.variant("no-summary", summary="none"), "MAFT without summaries")
+    if "cooperative" in chosen:
+        other = lab.variant("cooperative", manner="cooperate")
+        yield Entrant(
+            "Debate, cooperative", "cooperative-base", lab.base, other.cfg.debate, transfers=False, debates=True
+        )
+        yield variant(other, "MAFT, cooperative")
+
+
+def untrained(lab: Lab, first: Table) -> Iterator[Entrant]:
+    """One answer, majorities, debates, all by the base."""
+    cfg, base = lab.cfg, lab.base
+    alone = cfg.debate_of(by_one(generator(0), 1, 1))
+    if "majority" in cfg.baselines:
+        calls, tokens = matched(first.rows())
+        counts = sorted({cfg.agents, calls, tokens})
+        at = partial(Entrant, place="base-solo", team=base, protocol=alone, takes=counts[-1])
+        yield at("Base", votes=0)
+        equal = {calls: "equal calls", tokens: "equal tokens"}
+        for count in counts:
+            yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
+    if "debate" in cfg.baselines:
+        yield Entrant("Debate", "base", base, cfg.debate, debates=True)
+    if "unique-id" in cfg.baselines:
+        told = replace(base, agents=exchange.seats(cfg.names, cfg.sampling, ids=True))
+        yield Entrant("Debate, unique ids", "unique-id", told, cfg.debate, transfers=False, debates=True)
+
+
+def matched(turns: list[Row]) -> tuple[int, int]:
+    """How many single answers cost as much as one debate: in calls, and in tokens read and written, rounded up.
+
+    Measured on the untrained team's training debates, whose first answers are what a single agent gives.
+    """
+    cost = lambda turn: len(turn["prompt_ids"] or ()) + len(turn["token_ids"] or ())  # noqa: E731
+    episodes = len({(turn["problem"], turn["take"]) for turn in turns})
+    firsts = [cost(turn) for turn in turns if turn["tag"] == "round-1"]
+    calls, whole = ceil(len(turns) / episodes), sum(map(cost, turns)) / episodes
+    return calls, ceil(whole * len(firsts) / sum(firsts)) if sum(firsts) else calls
+
+
+def alone_at_base(lab: Lab) -> Team:
+    """A team of a single model, and the summariser."""
+    return replace(lab.base, agents=exchange.seats([SOLVER], lab.cfg.sampling))
+
+
+def one_model(lab: Lab, rounds: int, weight: float | None) -> Method:
+    """One model in all places, that learns from everybody's turns."""
+    cfg = lab.cfg
+    sources = [SOLVER, *cfg.names]  # the first debates are the untrained team's, under its seats' names
+    return Method(alone_at_base(lab), by_one(SOLVER, cfg.agents, rounds), dict.fromkeys(sources, SOLVER), weight)
+
+
+def majority_ft(lab: Lab) -> Entrant:
+    """Majority FT: one model on all answers that agree with a vote over N, used by voting."""
+    method = one_model(lab, 1, None)
+    turns = debates(lab, method, "majority-ft/turns", method.start, lab.cfg.seed)
+    step = learn(lab, method, "majority-ft/", turns, Step(method.start, {}), lab.cfg.seed)
+    votes = lab.cfg.debate_of(method.speakers)
+    return Entrant("Majority FT", "majority-ft", step.team, votes, step.tokens, debates=True)
+
+
+def single_ft(lab: Lab, first: Table) -> Iterator[Entrant]:
+    """Single-agent FT: one model on debates, over as many iterations as the team; in debate, alone, and hotter."""
+    cfg, method = lab.cfg, one_model(lab, lab.cfg.rounds, None)
+    debate, once = cfg.debate_of(method.speakers), cfg.debate_of(by_one(SOLVER, 1, 1))
+    for step in iterations(lab.variant("single-ft"), method, first):
+        last, place = step.number == cfg.iterations, f"single-ft-{step.number}"
+        name = f"Single-agent FT, iteration {step.number}"
+        if "single-ft" in cfg.baselines:
+            yield Entrant(name, place, step.team, debate, step.tokens, transfers=last, debates=True)
+        if last and "single-ft" in cfg.baselines:
+            yield Entrant("Single-agent FT, alone", "single-ft-solo", step.team, once, step.tokens)
+        if last and "temperature-2" in cfg.baselines:
+            seats = tuple(replace(a, sampling=replace(a.sampling, temperature=2.0)) for a in step.team.agents)
+            hot = replace(step.team, agents=seats)
+            yield Entrant(
+                "Single-agent FT, temperature 2",
+                "temperature-2",
+                hot,
+                debate,
+                step.tokens,
+                transfers=False,
+                debates=True,
+            )
+
+
+def union_ft(lab: Lab, first: Table) -> Entrant:
+    """One model on the union of what all agents learn from in the first iteration, used N times."""
+    method = one_model(lab, lab.cfg.rounds, lab.cfg.weight)
+    step = learn(lab, method, "union-ft/", first, Step(method.start, {}), lab.cfg.seed)
+    debate = lab.cfg.debate_of(method.speakers)
+    return Entrant("One model, all agents' data", "union-ft", step.team, debate, step.tokens, debates=True)
+
+
+def variant(lab: Lab, name: str) -> Entrant:
+    """The method with an option changed, over as many iterations."""
+    *_, step = iterations(lab, multiagent(lab))
+    return Entrant(name, lab.prefix.rstrip("/"), step.team, lab.cfg.debate, step.tokens, transfers=False, debates=True)
+
+
+def star(lab: Lab) -> Iterator[Entrant]:
+    """STaR with rationalisation (Zelikman et al., 2022): gold answers tell which answers to keep.
+
+    Every round answers with the newest model and finetunes the base anew; it ends where the loss no longer falls.
+    """
+    cfg, run, base = lab.cfg, lab.run, alone_at_base(lab)
+    once = cfg.debate_of(by_one(SOLVER, 1, 1))
+    team, loss, tokens = base, float("inf"), Counter[str]()
+    for number in range(1, cfg.star_rounds + 1):
+        prefix, seed = f"star/round-{number}/", cfg.seed + 10_007 * (number - 1)
+        how = Rollout(seed=seed, driver=cfg.driver)
+        turns = run.work(f"{prefix}turns", rollout, lab.problems, team, once, cfg.engine, how)
+        grades = run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
+        told = run.stage(f"{prefix}hinted", hinted, lab.problems, grades)
+        again = run.work(f"{prefix}hinted-turns", rollout, told, team, once, cfg.engine, how)
+        regraded = run.stage(f"{prefix}hinted-grades", grade_turns, again, lab.problems, cfg.task, "train")
+        rows = run.stage(f"{prefix}sft-rows", star_rows, turns, grades, again, regraded)
+        enough(rows, [SOLVER])
+        stage = f"{prefix}sft"
+        done = run.train(stage, fit, rows, base, [SOLVER], cfg.lora, Sft(), cfg.sft, cfg.seed)
+        tokens += trained_tokens(rows, cfg.sft.epochs)
+        before, loss = loss, last_epoch(lab, stage)
+        if loss >= before:
+            break
+        team = base.adopt({SOLVER: str(done.path / SOLVER)})
+    votes = partial(Entrant, place="star-single", team=team, protocol=once, trained=tokens, takes=cfg.agents)
+    yield votes("STaR", votes=0)
+    yield votes(f"STaR, majority of {cfg.agents}", votes=cfg.agents)
+
+
+def last_epoch(lab: Lab, stage: str) -> float:
+    """Mean loss of the last epoch of a fit of the single model."""
+    losses = [line[f"{SOLVER}/loss"] for line in lab.run.metrics() if line["stage"] == stage]
+    last = losses[-ceil(len(losses) / lab.cfg.sft.epochs) :]
+    return sum(last) / len(last)

