@@ -136,3 +136,126 @@ def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: 
     votes = len(read_table(whole / "test" / "base-solo" / "turns")) - 9 * 3
     assert plan["test generations"] == sum(len(read_table(folder)) for folder in played) - votes
     assert "counted when that is known" in plan["besides"]
+
+
+RIVALS = "majority debate star majority-ft single-ft union-ft no-critic no-summary no-interaction unique-id cooperative"
+
+
+@pytest.fixture(scope="module")
+def everybody(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All baselines, ablations and measures in one run, which is broken off in the middle of STaR."""
+    out = tmp_path_factory.mktemp("maft-all") / "run"
+    options = ["--train", "16", "--baselines", *RIVALS.split(), "temperature-2", "--star-rounds", "2"]
+    options += ["--eval-task", "tests.spoken_task:poisoned", "--measures.problems", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        from teamtune.recipes import maft_rivals
+
+        def broken(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        broken.__module__, broken.__qualname__ = maft_rivals.star_rows.__module__, maft_rivals.star_rows.__qualname__
+        patch.setattr(maft_rivals, "star_rows", broken)
+        with pytest.raises(SystemExit, match="130"):
+            trained(brief, out, *options)
+    turns = out / "iteration-1" / "turns" / "rows.parquet"
+    before = turns.stat().st_mtime_ns
+    trained(brief, out, *options)
+    assert turns.stat().st_mtime_ns == before, "what was sealed is read"
+    return out
+
+
+def test_all_rivals_stand_in_one_table(everybody: Path) -> None:
+    table = {row["system"]: row for row in rows(everybody, "comparison")}
+    names = [name for name in table if "equal tokens" not in name]
+    assert names == [
+        *("Base", "Majority of 3", "Majority of 9 (equal calls)", "Debate", "Debate, unique ids"),
+        *("STaR", "STaR, majority of 3", "Majority FT", "Single-agent FT, iteration 1", "Single-agent FT, alone"),
+        *("Single-agent FT, temperature 2", "One model, all agents' data", "MAFT without critics"),
+        *("MAFT, one generator", "MAFT without summaries", "Debate, cooperative", "MAFT, cooperative"),
+        "MAFT, iteration 1",
+    ]
+    assert {row["n"] for row in table.values()} == {3}
+    assert table["Base"]["consensus"] is None and 0 < table["Debate"]["consensus"] <= 1
+    assert table["MAFT without summaries"]["calls"] == 6 and table["STaR"]["calls"] == 1
+    by_agent = {one["agent"]: one["tokens"] for one in table["MAFT, iteration 1"]["trained"]}
+    assert len(by_agent) == 6 and sum(by_agent.values()) == table["MAFT, iteration 1"]["trained_tokens"]
+    bare = table["MAFT without critics"]["trained"]
+    assert {one["agent"]: one["tokens"] for one in bare} == {n: t for n, t in by_agent.items() if n[0] == "g"}
+
+
+def test_ablations_change_what_they_name(everybody: Path) -> None:
+    def asked(name: str) -> list[dict[str, Any]]:
+        return rows(everybody, f"test/{name}/turns")
+
+    adapters = json.loads((everybody / "test" / "no-critic" / "turns" / "DONE.json").read_text())["inputs"]["team"]
+    seats = {agent["name"]: agent["adapter"] for agent in adapters["agents"]}
+    assert seats["critic-1"] is None and seats["generator-1"] == "run:iteration-1/sft/generator-1"
+    first = [turn["agent"] for turn in asked("no-interaction") if turn["tag"] == "round-1"]
+    assert set(first) == {"generator-1"} and len(first) == 9
+    assert "summariser" not in {turn["agent"] for turn in asked("no-summary")}
+    assert any("Combine these answers" in turn["messages"][-1]["content"] for turn in asked("cooperative"))
+    assert asked("unique-id")[0]["messages"][0]["content"].startswith("GEN1. ")
+    hot = json.loads((everybody / "test" / "temperature-2" / "turns" / "DONE.json").read_text())["inputs"]["team"]
+    assert {agent["sampling"]["temperature"] for agent in hot["agents"]} == {2.0}
+
+
+def test_star_learns_from_gold_and_from_hints(everybody: Path) -> None:
+    grades = rows(everybody, "star/round-1/grades")
+    told = rows(everybody, "star/round-1/hinted")
+    assert len(told) == sum(row["score"] != 1 for row in grades) > 0
+    assert all("The right answer is 1;" in row["question"] for row in told)
+    asked = {turn["problem"]: turn["prompt_ids"] for turn in rows(everybody, "star/round-1/turns")}
+    for row in rows(everybody, "star/round-1/sft-rows"):
+        assert row["prompt_ids"] == asked[row["problem"]] and len(row["completion"]) % 2 == 1
+
+
+def test_every_debate_is_measured_and_the_report_says_so(everybody: Path) -> None:
+    for place in ("base", "iteration-1", "single-ft-1", "no-interaction"):
+        assert len(rows(everybody, f"test/{place}/rounds")) == 6
+        found = rows(everybody, f"test/{place}/likelihood")
+        assert len(found) == 2 and all(row["nll"] > 0 for row in found)
+        assert all((row["kl"] == pytest.approx(0, abs=1e-5)) == (place in ("base", "single-ft-1")) for row in found)
+    text = (everybody / "report.md").read_text()
+    for title in ("Further tasks", "Pseudo-labels", "How the agents differ", "Round by round", "Costs"):
+        assert f"## {title}" in text
+    assert "not finished" not in text and "tests.spoken_task-poisoned" in text
+    assert len(rows(everybody, "transfer/tests.spoken_task-poisoned/comparison")) == 12
+
+
+def test_what_systems_cost(everybody: Path) -> None:
+    from teamtune.reporting import facts
+
+    found = {row["system"]: row for row in facts.gather(everybody)["costs"]}
+    team, single, base = (found[name] for name in ("MAFT, iteration 1", "Single-agent FT, iteration 1", "Debate"))
+    assert team["parameters"] == 6 * single["parameters"] > 0 == base["parameters"]
+    assert found["MAFT without critics"]["parameters"] == 3 * single["parameters"]
+    assert base["train_seconds"] == 0 < single["train_seconds"]
+
+
+@pytest.mark.parametrize(("objective", "stages"), [("dpo", ["sft", "dpo"]), ("ppo", ["ppo"])])
+def test_other_objectives_on_the_same_turns(objective: str, stages: list[str], brief: str, tmp_path: Path) -> None:
+    rates = [f"--{name}.rate=1e-2" for name in ("dpo", "ppo")]
+    run = trained(brief, tmp_path / "run", "--objective", objective, "--baselines", *rates, "--measures.problems", "0")
+    place = run / "iteration-1"
+    made = [name for name in ("sft", "dpo", "ppo") if (place / name / "DONE.json").exists()]
+    assert made == stages
+    team = json.loads((run / "test" / "iteration-1" / "turns" / "DONE.json").read_text())["inputs"]["team"]
+    adapters = {agent["adapter"] for agent in team["agents"]} - {None}
+    assert adapters == {f"run:iteration-1/{stages[-1]}/{r}-{n}" for r in ("generator", "critic") for n in (1, 2, 3)}
+    assert not (run / "test" / "iteration-1" / "likelihood").exists()
+    [line] = rows(run, "comparison")
+    assert line["trained_tokens"] > 0
+
+
+def test_other_objectives_need_others_to_compare_with(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "run", "--agents", "1", "--objective", "ppo")
+    assert "objective is ppo and agents is 1" in capsys.readouterr().err
+
+
+def test_one_agent_debates_with_itself(brief: str, tmp_path: Path) -> None:
+    run = trained(brief, tmp_path / "run", "--agents", "1", "--baselines", "debate", "--measures.problems", "2")
+    assert [row["nll"] for row in rows(run, "test/base/likelihood")] == [None, None]
+    assert {row["system"]: row["calls"] for row in rows(run, "comparison")} == {"Debate": 2, "MAFT, iteration 1": 2}
