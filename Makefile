@@ -24,6 +24,8 @@ types: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-dev
 	$(BIN)/python bench/rollout.py
 	$(BIN)/python bench/grading.py
+	$(BIN)/python bench/debate.py
+	$(BIN)/python bench/maft_memory.py
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
