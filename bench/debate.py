@@ -12,15 +12,19 @@ agents and rounds prompts grow too, since every summary reads all other agents a
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log
+from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
+from maft_memory import Bench as Shape
+from maft_memory import make
 
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.engines.transformers import TransformersEngine
@@ -44,6 +48,8 @@ class Bench:
     rounds: int = 2
     max_tokens: int = 320
     slopes: bool = True
+    shape: str = ""
+    """width x layers of a random Llama to take instead of the model: 768x12"""
 
 
 def lives(cfg: Bench, problems: int, agents: int, rounds: int) -> tuple[list[Live], Team]:
@@ -120,6 +126,17 @@ def slope(counts: Sequence[int], times: Sequence[float]) -> float:
 
 def main(cfg: Bench) -> None:
     hold_freed_memory()
+    if cfg.shape:
+        hidden, layers = map(int, cfg.shape.split("x"))
+        with tempfile.TemporaryDirectory() as place:
+            size = make(Shape(hidden=hidden, layers=layers), Path(place))
+            print(f"a random Llama of {size / 1e6:.1f} M parameters")
+            bench(replace(cfg, model=place))
+    else:
+        bench(cfg)
+
+
+def bench(cfg: Bench) -> None:
     _, team = lives(cfg, 1, cfg.agents, cfg.rounds)
     engine = open_engine(EngineSpec(), team)
     assert isinstance(engine, TransformersEngine)
