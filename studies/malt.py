@@ -9,25 +9,22 @@ Every run is an ordinary `teamtune malt` or `teamtune eval` run folder; a killed
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import tyro
-import yaml
+from tables import commits, comparison, main_table, over_runs, percent, table, write_page
 
 from teamtune.cli_options import file_arguments
-from teamtune.evaluate import estimate, over_seeds, paired_bootstrap
+from teamtune.evaluate import estimate, paired_bootstrap
 from teamtune.memory import hold_freed_memory
 from teamtune.recipes import evaluation, malt
 from teamtune.recipes.systems import scores
 from teamtune.report import write_report
 from teamtune.store import read_table
 from teamtune.tasks import TaskSpec
-from teamtune.types import Row
 
 SETTINGS = Path(__file__).with_name("malt.yaml")
 TASKS = ("arithmetic", "stories")
@@ -122,56 +119,6 @@ def run_ablations(study: Study, task: str, seed: int) -> None:
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def comparison(folder: Path) -> list[Row] | None:
-    return read_table(folder / "comparison").rows() if (folder / "comparison" / "DONE.json").exists() else None
-
-
-def over_runs(tables: list[list[Row]]) -> list[Row]:
-    """One row a system: mean and standard deviation over seeds, and the error of the mean over problems.
-
-    Seeds have problems of their own, so variances add up; so do those of the intervals of the differences.
-    """
-    rows = []
-    for same in zip(*tables, strict=True):
-        count = len(same)
-        mean = lambda key, same=same, count=count: sum(row[key] for row in same) / count  # noqa: E731
-        accuracies = [row["accuracy"] for row in same]
-        half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / count
-        columns = ("accuracy", "calls", "prompt_tokens", "completion_tokens", "trained_tokens", "diff")
-        rows.append(
-            {
-                "system": same[0]["system"],
-                "std": over_seeds(accuracies).std if count > 1 else None,
-                "se": sum(row["se"] ** 2 for row in same) ** 0.5 / count,
-                "n": sum(row["n"] for row in same),
-                "half": half,
-                **{key: mean(key) for key in columns},
-            }
-        )
-    return rows
-
-
-def percent(value: float | None, form: str = ".1f") -> str:
-    return "" if value is None else format(100 * value, form)
-
-
-def table(head: str, rows: list[str]) -> list[str]:
-    return [head, "|" + " --- |" * (head.count("|") - 1), *rows, ""]
-
-
-def main_table(rows: list[Row]) -> list[str]:
-    return table(
-        "| system | accuracy % | SE | std over seeds | n | calls | prompt tokens | completion tokens "
-        "| tokens trained | trained team minus this |",
-        [
-            f"| {r['system']} | {percent(r['accuracy'])} | {percent(r['se'])} | {percent(r['std'])} | {r['n']} "
-            f"| {r['calls']:.0f} | {r['prompt_tokens']:.0f} | {r['completion_tokens']:.0f} "
-            f"| {r['trained_tokens'] / 1e6:.2f} M | {percent(r['diff'], '+.1f')} ± {percent(r['half'])} |"
-            for r in rows
-        ],
-    )
-
-
 def voted(folder: Path, played: str, votes: int) -> dict[str, float]:
     """Each problem's score by a vote of the run's passes."""
     return scores(
@@ -230,10 +177,7 @@ def page(study: Study) -> list[str]:
         done = {s: rows for s in study.seeds if (rows := comparison(main_folder(study, task, s))) is not None}
         if not done:
             continue
-        commits = {
-            json.loads((main_folder(study, task, s) / "comparison" / "DONE.json").read_text())["commit"] for s in done
-        }
-        told = f"Seeds {', '.join(map(str, done))}; commit {', '.join(sorted(map(str, commits)))}."
+        told = f"Seeds {', '.join(map(str, done))}; {commits(main_folder(study, task, s) for s in done)}."
         lines += [f"## {task}", "", told, "", *main_table(over_runs(list(done.values())))]
         lines += ablation_table(study, task, list(done))
         lines += harder_table(study, task, list(done))
@@ -246,12 +190,7 @@ def main(study: Study) -> None:
         for seed in study.seeds if study.task else ():
             work(study, study.task, seed)
     if study.write is not None:
-        options: dict[str, Any] = yaml.safe_load(SETTINGS.read_text())
-        text = study.write.read_text() if study.write.exists() else "# MALT on the house model\n"
-        head = text.split("<!-- tables -->")[0].rstrip()
-        settings_line = f"Settings: `{json.dumps(options)}`"
-        study.write.write_text("\n".join([head, "", "<!-- tables -->", "", settings_line, "", *page(study)]))
-        print(study.write)
+        write_page(study.write, "# MALT on the house model\n", SETTINGS, page(study))
 
 
 if __name__ == "__main__":

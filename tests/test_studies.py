@@ -54,3 +54,50 @@ def test_the_study_runs_resumes_and_writes_what_its_runs_say(
     for name in ("generator untrained", "roles GR", "threshold 0.7", "generator by DPO too", "harder level"):
         assert f"| {name} |" in text
     sys.modules.pop("malt")
+
+
+MAFT = """
+model: {model}
+train: 14
+test: 3
+sampling: {{max_tokens: 12}}
+lora: {{rank: 2, alpha: 4}}
+sft: {{rate: 1e-2, batch: 4, epochs: 1}}
+star_rounds: 1
+measures: {{problems: 2}}
+"""
+
+
+def test_the_study_of_debates_runs_resumes_and_writes_what_its_runs_say(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(STUDIES))
+    import maft as study  # pyright: ignore[reportMissingImports]
+
+    task = "tests.spoken_task"
+    (tmp_path / "small.yaml").write_text(MAFT.format(model=brief))
+    monkeypatch.setattr(study, "SETTINGS", tmp_path / "small.yaml")
+    monkeypatch.setattr(study, "TASKS", (task,))
+    monkeypatch.setattr(study, "FURTHER", {task: (f"{task}:poisoned",)})
+    monkeypatch.setattr(study, "ITERATIONS", 2)
+    page, out = tmp_path / "page.md", tmp_path / "runs"
+    asked = study.Study(out, task=task, seeds=(0,), write=page)
+    study.main(asked)
+
+    sealed = {file: file.stat().st_mtime_ns for file in out.rglob("DONE.json")}
+    study.main(asked)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("DONE.json")} == sealed
+    same = [out / f"maft-{task}-0-{part}" / "iteration-1" / "sft" / "DONE.json" for part in ("table", "five")]
+    assert same[0].read_bytes() == same[1].read_bytes(), "the first iteration is trained once"
+
+    text = page.read_text()
+    found = {row["system"]: row for row in read_table(out / f"maft-{task}-0-table" / "comparison").rows()}
+    for name, row in found.items():
+        assert f"| {name} | {100 * row['accuracy']:.1f} |" in text
+    five = read_table(out / f"maft-{task}-0-five" / "comparison").rows()[-1]
+    assert five["system"] == "MAFT, iteration 2" and f"| {five['system']} | {100 * five['accuracy']:.1f} |" in text
+    assert (tmp_path / f"page-{task}-vote.svg").read_text().startswith("<svg ")
+    for title in ("Baselines", "Ablations", "Costs", "How the agents differ", "Five iterations", "Five agents"):
+        assert f"### {title}" in text
+    assert "| Majority FT |" in text.split("### Five agents")[1]
+    sys.modules.pop("maft")

@@ -114,7 +114,7 @@ def team(folder: Path, stages: Sequence[Row]) -> Row:
         if rounds:
             others = (read.table(folder, f"test/{place}/{name}") for name in ("likelihood", "embedded"))
             told = {"values": debates.differences(rounds, *others), "rounds": debates.by_rounds(rounds)}
-            systems.append({"name": system_name(place), **told, "takeovers": debates.takeovers(rounds)})
+            systems.append({"name": system_name(place), "place": place, **told, "takeovers": debates.takeovers(rounds)})
     warned = [row for name in sealed if name.startswith("collapse/") for row in read.table(folder, name) or []]
     return {"labels": labels, "systems": systems, "warnings": warned}
 

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from teamtune.reporting import svg
+from teamtune.reporting.debate_sections import NAMED
 from teamtune.reporting.facts import Facts
 from teamtune.reporting.sections import head, sections, state
 from teamtune.types import Row
@@ -74,6 +75,34 @@ def pictures(facts: Facts) -> dict[str, list[Row]]:
         {"title": f"Loss, {stage}", "svg": Markup(svg.losses(stage, curves, agents))}
         for stage, curves in by_stage.items()
     ]
+    made["diversity"] = trends(facts["team"]["systems"])
+    return made
+
+
+SHOWN = ("vote", "consensus", "entropy", "nll", "kl", "base_kl", "dissimilarity")
+"""measures drawn over iterations"""
+
+
+def trends(systems: Sequence[Row]) -> list[Row]:
+    """Each measure over the iterations of every method that has more than one; the untrained debate is iteration 0."""
+    methods: dict[str, list[tuple[int, Row]]] = {}
+    for one in systems:
+        name, _, number = one["name"].partition(", iteration ")
+        if number:
+            methods.setdefault(name, []).append((int(number), one["values"]))
+    base = next((one["values"] for one in systems if one["place"] == "base"), None)
+    methods = {name: steps for name, steps in methods.items() if len(steps) > 1}
+    made = []
+    for measure in SHOWN:
+        lines = []
+        for name, steps in methods.items():
+            whole = [(0, base), *steps] if base is not None else steps
+            points = [(float(n), values[measure].mean) for n, values in whole if measure in values]
+            lines += [(name, points)] if len(points) > 1 else []
+        if lines:
+            title = f"{NAMED[measure].removesuffix(' %')} over iterations"
+            picture = svg.lines_over(lines, list(methods), title, "iteration")
+            made.append({"title": title, "svg": Markup(picture)})
     return made
 
 

@@ -70,18 +70,27 @@ def intervals(
 
 
 def losses(stage: str, curves: Sequence[Row], agents: Sequence[str]) -> str:
-    """The loss of each agent over the steps of one fit; lines differ in dash and label, not in colour alone.
+    """The loss of each agent over the steps of one fit. agents: those of all fits, for one colour each."""
+    found = [(curve["agent"], list(zip(curve["steps"], curve["loss"], strict=False))) for curve in curves]
+    return lines_over(found, agents, f"Loss of each agent over the steps of {stage}", "step")
 
-    agents: those of all fits, so that an agent has the same colour in each.
+
+def lines_over(
+    named: Sequence[tuple[str, Sequence[tuple[float, float]]]], names: Sequence[str], title: str, below: str
+) -> str:
+    """Lines of points over whole numbers; they differ in dash and label, not in colour alone.
+
+    names: those of all pictures that belong together, so that a line has the same colour in each.
+    below: what the numbers count.
     """
     width, height, left, right, top, bottom = 460, 230, 46, 96, 14, 198
-    lines = [(curve["agent"], thinned(list(zip(curve["steps"], curve["loss"], strict=False)))) for curve in curves]
+    lines = [(name, thinned(line)) for name, line in named]
     points = [point for _, line in lines for point in line]
     ys = axis(min(y for _, y in points), max(y for _, y in points))
     xs = axis(min(x for x, _ in points), max(1, *(x for x, _ in points)))
     across = lambda value: left + (width - right - left) * (value - xs[0]) / (xs[-1] - xs[0])  # noqa: E731
     up = lambda value: bottom - (bottom - top) * (value - ys[0]) / (ys[-1] - ys[0])  # noqa: E731
-    parts = [_open(width, height, f"Loss of each agent over the steps of {stage}")]
+    parts = [_open(width, height, title)]
     for tick in ys:
         parts.append(f'<path class="grid" d="M{left} {up(tick):.1f}H{width - right}"/>')
         parts.append(f'<text class="tick" x="{left - 6}" y="{up(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
@@ -90,16 +99,32 @@ def losses(stage: str, curves: Sequence[Row], agents: Sequence[str]) -> str:
             parts.append(
                 f'<text class="tick" x="{across(tick):.1f}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>'
             )
-    parts.append(f'<text class="tick" x="{width - right + 8}" y="{bottom + 17}">step</text>')
+    parts.append(f'<text class="tick" x="{width - right + 8}" y="{bottom + 17}">{escape(below)}</text>')
     taken: list[float] = []
-    for agent, line in lines:
+    for name, line in lines:
         path = "".join(f"{'L' if i else 'M'}{across(x):.1f} {up(y):.1f}" for i, (x, y) in enumerate(line))
-        parts.append(f'<g class="line line-{agents.index(agent) % 6}"><title>{escape(agent)}</title><path d="{path}"/>')
+        parts.append(f'<g class="line line-{names.index(name) % 6}"><title>{escape(name)}</title><path d="{path}"/>')
         dots = line if len(line) <= 24 else [line[0], line[-1]]
         parts += [f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.6"/>' for x, y in dots]
         at = _free(up(line[-1][1]), taken)
-        parts.append(f'<text x="{width - right + 8}" y="{at + 4:.1f}">{escape(_short(agent, 13))}</text></g>')
+        parts.append(f'<text x="{width - right + 8}" y="{at + 4:.1f}">{escape(_short(name, 13))}</text></g>')
     return "".join(parts) + "</svg>"
+
+
+COLOURS = ("#1f5fbf", "#b3541e", "#2f7d4f", "#8a3fa0", "#5b6b7a", "#a8324a")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
+
+
+def standalone(picture: str) -> str:
+    """A picture of lines as a file of its own, which takes no colours from a page."""
+    style = "text{font:13px sans-serif;fill:#222}.tick{fill:#666;font-size:11.5px}.grid{stroke:#ddd}"
+    style += ".line path{fill:none;stroke-width:2}"
+    for number, (colour, dash) in enumerate(zip(COLOURS, DASHES, strict=True)):
+        style += f".line-{number} path{{stroke:{colour};stroke-dasharray:{dash or 'none'}}}"
+        style += f".line-{number} circle,.line-{number} text{{fill:{colour}}}"
+    head, rest = picture.split(">", 1)
+    ground = '<rect width="100%" height="100%" fill="#fff"/>'
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{ground}{rest}'
 
 
 def axis(low: float, high: float, about: int = 5) -> list[float]:

@@ -1,0 +1,88 @@
+"""Tables of studies: runs that differ in their seed, and so in their problems, as one line a system."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from teamtune.evaluate import over_seeds
+from teamtune.store import read_table
+from teamtune.types import Row
+
+
+def comparison(folder: Path) -> list[Row] | None:
+    return read_table(folder / "comparison").rows() if (folder / "comparison" / "DONE.json").exists() else None
+
+
+def over_runs(tables: list[list[Row]]) -> list[Row]:
+    """One row a system: mean and standard deviation over seeds, and the error of the mean over problems.
+
+    Seeds have problems of their own, so variances add up; so do those of the intervals of the differences.
+    """
+    rows = []
+    for same in zip(*tables, strict=True):
+        count = len(same)
+        mean = lambda key, same=same, count=count: sum(row[key] for row in same) / count  # noqa: E731
+        accuracies = [row["accuracy"] for row in same]
+        half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / count
+        columns = ("accuracy", "calls", "prompt_tokens", "completion_tokens", "trained_tokens", "diff")
+        shared = [row.get("consensus") for row in same]
+        rows.append(
+            {
+                "system": named(row["system"] for row in same),
+                "consensus": None if None in shared else sum(shared) / count,
+                "std": over_seeds(accuracies).std if count > 1 else None,
+                "se": sum(row["se"] ** 2 for row in same) ** 0.5 / count,
+                "n": sum(row["n"] for row in same),
+                "half": half,
+                **{key: mean(key) for key in columns},
+            }
+        )
+    return rows
+
+
+def named(names: Iterable[str]) -> str:
+    """One name for a line; where a number in it depends on the seed, n stands for it."""
+    different = set(names)
+    return different.pop() if len(different) == 1 else re.sub(r"\d+", "n", different.pop())
+
+
+def percent(value: float | None, form: str = ".1f") -> str:
+    return "" if value is None else format(100 * value, form)
+
+
+def table(head: str, rows: list[str]) -> list[str]:
+    return [head, "|" + " --- |" * (head.count("|") - 1), *rows, ""]
+
+
+def main_table(rows: list[Row]) -> list[str]:
+    return table(
+        "| system | accuracy % | SE | std over seeds | n | calls | prompt tokens | completion tokens "
+        "| tokens trained | trained team minus this |",
+        [
+            f"| {r['system']} | {percent(r['accuracy'])} | {percent(r['se'])} | {percent(r['std'])} | {r['n']} "
+            f"| {r['calls']:.0f} | {r['prompt_tokens']:.0f} | {r['completion_tokens']:.0f} "
+            f"| {r['trained_tokens'] / 1e6:.2f} M | {percent(r['diff'], '+.1f')} ± {percent(r['half'])} |"
+            for r in rows
+        ],
+    )
+
+
+def commits(folders: Iterable[Path]) -> str:
+    """The commits that runs ended at, as text."""
+    found = {json.loads((folder / "comparison" / "DONE.json").read_text())["commit"] for folder in folders}
+    return f"commit {', '.join(sorted(map(str, found)))}"
+
+
+def write_page(file: Path, title: str, settings: Path, lines: Sequence[str]) -> None:
+    """Write the tables below the marker; the words above it stay."""
+    options: dict[str, Any] = yaml.safe_load(settings.read_text())
+    text = file.read_text() if file.exists() else title
+    head = text.split("<!-- tables -->")[0].rstrip()
+    file.write_text("\n".join([head, "", "<!-- tables -->", "", f"Settings: `{json.dumps(options)}`", "", *lines]))
+    print(file)
