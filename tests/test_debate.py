@@ -126,7 +126,7 @@ def test_the_worked_example() -> None:
     assert kinds(turns, parsed, weight=None) == {
         "generator-1": ["first"],
         "generator-3": ["first"],
-        "critic-1": ["kept"],
+        "critic-1": ["kept right"],
         "critic-2": ["corrected"],
     }
 
@@ -136,7 +136,7 @@ def test_five_agents_and_three_rounds_look_at_the_first_and_the_last() -> None:
     assert kinds(turns, parsed, weight=None) == {
         "generator-1": ["first"],
         "generator-3": ["first"],
-        "critic-1": ["kept"],
+        "critic-1": ["kept right"],
         "critic-2": ["corrected"],
         "critic-5": ["corrected"],
     }
@@ -183,17 +183,18 @@ def test_the_share_of_corrected_answers_is_the_weight_to_within_one(corrected: i
     if corrected and kept:
         assert abs(count["corrected"] - weight * total) <= 1
         if 0 < weight < 1 and total:  # as many as both sides allow
-            assert corrected - count["corrected"] <= 1 / min(weight, 1 - weight) or kept - count["kept"] <= 1 / min(
-                weight, 1 - weight
-            )
+            unused = corrected - count["corrected"], kept - count["kept right"]
+            assert min(unused) <= 1 / min(weight, 1 - weight)
     elif 0 < weight < 1:
         assert total == corrected + kept
         if total:
-            missing = "corrected" if kept else "kept"
+            missing = "corrected" if kept else "kept right"
             assert found.counts[f"critic-1: no {missing} answers, so all of the others"] == 1
-    left = {kind: found.counts.get(f"critic-1: {kind}, left out for the weight", 0) for kind in ("corrected", "kept")}
+    left = {
+        kind: found.counts.get(f"critic-1: {kind}, left out for the weight", 0) for kind in ("corrected", "kept right")
+    }
     if corrected and kept:
-        assert (count["corrected"] + left["corrected"], count["kept"] + left["kept"]) == (corrected, kept)
+        assert (count["corrected"] + left["corrected"], count["kept right"] + left["kept right"]) == (corrected, kept)
 
 
 def test_agents_learn_from_their_own_turns_alone_and_one_learner_from_all() -> None:
@@ -227,7 +228,7 @@ def test_what_was_cut_off_is_counted_and_not_learned_from() -> None:
     found = debate_rows(turns, list(consensus(turns, parsed).rows), everyone(2))
     assert not list(found.rows)
     assert found.counts["generator-1: first, cut off at the token limit"] == 1
-    assert found.counts["critic-2: kept, cut off at the token limit"] == 1
+    assert found.counts["critic-2: kept right, cut off at the token limit"] == 1
 
 
 def test_a_weight_out_of_range_is_refused() -> None:

@@ -259,3 +259,38 @@ def test_one_agent_debates_with_itself(brief: str, tmp_path: Path) -> None:
     run = trained(brief, tmp_path / "run", "--agents", "1", "--baselines", "debate", "--measures.problems", "2")
     assert [row["nll"] for row in rows(run, "test/base/likelihood")] == [None, None]
     assert {row["system"]: row["calls"] for row in rows(run, "comparison")} == {"Debate": 2, "MAFT, iteration 1": 2}
+
+
+def test_a_trained_team_on_other_problems_and_other_debates(whole: Path, tmp_path: Path) -> None:
+    def evaluated(name: str, *more: str) -> list[dict[str, Any]]:
+        command(["eval", "--run", str(whole), "--out", str(tmp_path / name), *more])
+        return rows(tmp_path / name, "comparison")
+
+    again = evaluated("same")
+    own = {row["system"]: row["accuracy"] for row in rows(whole, "comparison")}
+    assert {row["system"]: row["accuracy"] for row in again} == {
+        "Untrained team": own["Debate"],
+        "Trained team": own["MAFT, iteration 2"],
+    }
+    assert "## How the agents differ" in (tmp_path / "same" / "report.md").read_text()
+    first = evaluated("first", "--iteration", "1")
+    assert first[-1]["accuracy"] == own["MAFT, iteration 1"]
+    longer = evaluated("longer", "--rounds", "3", "--untrained", "critic-1", "critic-2", "--summary", "none")
+    assert longer[-1]["system"] == "Trained team, critic-1 untrained, critic-2 untrained" and longer[-1]["calls"] == 9
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--iteration", "3"], "iteration is 3, but the run has 2"),
+        (["--rounds", "1"], "rounds is 1; it must be 2 or above"),
+        (["--untrained", "nobody"], "no agent named 'nobody'"),
+        (["--roles", "GV"], "--roles"),
+    ],
+)
+def test_evaluations_that_cannot_be(
+    more: list[str], said: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(["eval", "--run", str(whole), "--out", str(tmp_path / "e"), *more])
+    assert said in capsys.readouterr().err and not (tmp_path / "e").exists()

@@ -101,13 +101,19 @@ def baselines(args: list[str]) -> None:
 
 
 def evaluate(args: list[str]) -> None:
-    from teamtune.recipes import evaluation as recipe
-    from teamtune.recipes.plan import evaluation_plan
+    from teamtune.recipes import evaluation, maft_evaluation
+    from teamtune.recipes.plan import evaluation_plan, maft_evaluation_plan
+    from teamtune.recipes.stored import stored_kind
 
     # What the run was made with is the default, so that an ablation differs in what it names alone.
     _, run = taken(with_file(args), "--run", "run folder")
-    default = None if run is None else recipe.defaults(Path(run))
-    run_recipe("eval", args, recipe.Evaluation, recipe.main, evaluation_plan, default)
+    if run is not None and stored_kind(Path(run)) == "Maft":
+        one = maft_evaluation
+        default = one.defaults(Path(run))
+        run_recipe("eval", args, one.MaftEvaluation, one.main, maft_evaluation_plan, default)
+        return
+    default = None if run is None else evaluation.defaults(Path(run))
+    run_recipe("eval", args, evaluation.Evaluation, evaluation.main, evaluation_plan, default)
 
 
 def run_recipe(

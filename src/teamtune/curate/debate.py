@@ -5,7 +5,8 @@
     D^C+_n   critic n's last answers that equal it where the first one did too: kept right
     D^C_n    share w of D^C-_n and 1 - w of D^C+_n, as many as both sides allow
 
-One row is an SFT row (`curate/sft.py`) with the column "kind": "first", "corrected", "kept" or "own earlier turn".
+One row is an SFT row (`curate/sft.py`) with the column "kind": "first", "corrected", "kept right" or
+"own earlier turn".
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from teamtune.vote import lot
 Masking = Literal["final", "all"]
 """Which turns of a critic's conversation bear loss: the last one, which is what is to be learned, or every answer of
 the conversation, a wrong first one included (the published code)."""
-GOOD = ("first", "corrected", "kept")
+GOOD = ("first", "corrected", "kept right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ def debate_rows(
     rows: list[Row] = []
     for source, learner in learners.items():
         kinds = sets[source]
-        both = [*kinds["corrected"], *kinds["kept"]]
-        later = both if weight is None else mixed(source, kinds["corrected"], kinds["kept"], weight, seed, counts)
+        both = [*kinds["corrected"], *kinds["kept right"]]
+        later = both if weight is None else mixed(source, kinds["corrected"], kinds["kept right"], weight, seed, counts)
         rows += [row for case in (*kinds["first"], *later) for row in case.rows(learner)]
     return Counted(rows, counts)
 
@@ -97,7 +98,7 @@ def cases(
         yield Case("first" if agrees(opening) else "first answer off the label", opening)
         if len(rounds) > 1:
             last = rounds[-1][place]
-            good = "kept" if agrees(opening) else "corrected"
+            good = "kept right" if agrees(opening) else "corrected"
             earlier = [one[place] for one in rounds[:-1]] if masking == "all" else []
             yield Case(good if agrees(last) else "last answer off the label", last, earlier)
 
@@ -107,14 +108,14 @@ def mixed(
 ) -> list[Case]:
     """As many answers as possible with share `weight` of corrected ones, to within one answer, drawn by lot."""
     if 0 < weight < 1 and bool(corrected) != bool(kept):
-        counts[f"{agent}: no {'corrected' if kept else 'kept'} answers, so all of the others"] += 1
+        counts[f"{agent}: no {'corrected' if kept else 'kept right'} answers, so all of the others"] += 1
         return [*corrected, *kept]
     total = min(
         len(corrected) / weight if weight > 0 else float("inf"),
         len(kept) / (1 - weight) if weight < 1 else float("inf"),
     )
     taken = drawn(corrected, round(weight * total), seed), drawn(kept, round((1 - weight) * total), seed)
-    for kind, all_of, some in (("corrected", corrected, taken[0]), ("kept", kept, taken[1])):
+    for kind, all_of, some in (("corrected", corrected, taken[0]), ("kept right", kept, taken[1])):
         if len(some) < len(all_of):
             counts[f"{agent}: {kind}, left out for the weight"] += len(all_of) - len(some)
     return [*taken[0], *taken[1]]

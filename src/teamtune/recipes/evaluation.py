@@ -8,26 +8,23 @@ The ablations of MALT's paper are runs of this on one trained team:
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 
-from teamtune.adapters import check_adapter
 from teamtune.engines import EngineSpec
-from teamtune.models import fingerprint
 from teamtune.protocols.pipeline import ROLES, seats
 from teamtune.recipes.malt import Malt, preferring_seats
+from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import System, base_team, compare, play_pipeline, trained_tokens
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
 
-T = TypeVar("T")
 Stage = Literal["dpo", "sft"]
 
 
@@ -74,71 +71,37 @@ def main(cfg: Evaluation, command: str = "") -> Run:
         return run
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """The options of a run that trained a team."""
-    file = folder / "config.json"
-    if not file.exists():
-        raise TeamtuneError(f"{str(folder)!r} is no run folder: it holds no config.json")
-    try:
-        config = dict(json.loads(file.read_bytes())["config"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TeamtuneError(f"{file} is corrupt; mend it, or train again in another folder") from error
-    if config.get("__type__") != "Malt":
-        raise TeamtuneError(
-            f"{str(folder)!r} is a run of {config.get('__type__')}, which trains no team; give a malt run"
-        )
-    missing = {field.name for field in fields(Malt)} - config.keys()
-    if missing:
-        raise TeamtuneError(
-            f"{file} lacks {', '.join(sorted(missing))}: another version made it, or it is corrupt; train again"
-        )
-    return config
-
-
-def _of(kind: type[T], stored: dict[str, Any]) -> T:
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    return kind(**{name: value for name, value in plain.items() if name != "__type__"})
-
-
 def defaults(folder: Path) -> Evaluation:
     """An evaluation with the task, sampling and votes that the run was made with."""
-    config = _config(folder)
-    return Evaluation(
-        run=tyro.MISSING,
-        out=tyro.MISSING,
-        task=_of(TaskSpec, config["task"]),
-        engine=_of(EngineSpec, config["engine"]),
-        sampling=_of(Sampling, config["sampling"]),
-        votes=config["votes"],
-        seed=config["seed"],
-    )
+    cfg = stored_options(Malt, folder)
+    same = ("task", "engine", "sampling", "votes", "seed")
+    return Evaluation(run=tyro.MISSING, out=tyro.MISSING, **{name: getattr(cfg, name) for name in same})
 
 
 def trained_on(folder: Path) -> TaskSpec:
     """The task that a run was trained on."""
-    return _of(TaskSpec, _config(folder)["task"])
+    return stored_options(Malt, folder).task
 
 
-def rounds_of(folder: Path) -> list[Path]:
+def rounds_of(cfg: Malt) -> list[Path]:
     """The folders that hold a run's rounds, in order."""
-    rounds = _config(folder)["rounds"]
-    return [folder / f"round-{number + 1}" for number in range(rounds)] if rounds > 1 else [folder]
+    return [cfg.out / f"round-{number + 1}" for number in range(cfg.rounds)] if cfg.rounds > 1 else [cfg.out]
 
 
 def tokens_of(folder: Path, stage: Stage, playing: Sequence[str]) -> Counter[str]:
     """Target tokens that the playing seats were trained on up to the stage, over all the run's rounds and epochs."""
-    config = _config(folder)
+    cfg = stored_options(Malt, folder)
     total: Counter[str] = Counter()
-    for place in rounds_of(folder):
-        total += trained_tokens(read_table(place / "sft-rows"), config["sft"]["epochs"], playing)
-        later = place == rounds_of(folder)[-1] and stage == "sft"
-        if _preferring(config) and not later:
-            total += trained_tokens(read_table(place / "pairs"), config["dpo"]["epochs"], playing)
+    for place in rounds_of(cfg):
+        total += trained_tokens(read_table(place / "sft-rows"), cfg.sft.epochs, playing)
+        later = place == rounds_of(cfg)[-1] and stage == "sft"
+        if _preferring(cfg) and not later:
+            total += trained_tokens(read_table(place / "pairs"), cfg.dpo.epochs, playing)
     return total
 
 
-def _preferring(config: dict[str, Any]) -> list[str]:
-    return preferring_seats(config["train_seats"], config["dpo_generator"])
+def _preferring(cfg: Malt) -> list[str]:
+    return preferring_seats(cfg.train_seats, cfg.dpo_generator)
 
 
 def trained_team(folder: Path, sampling: Sampling, stage: Stage = "dpo") -> Team:
@@ -146,18 +109,10 @@ def trained_team(folder: Path, sampling: Sampling, stage: Stage = "dpo") -> Team
 
     Raises TeamtuneError where a stage of the run is unfinished or one of its adapters is gone.
     """
-    config, last = _config(folder), rounds_of(folder)[-1]
-    adapters = {seat: str(last / "sft" / seat) for seat in config["train_seats"]}
-    stages = ["sft"]
-    if stage == "dpo" and _preferring(config):
-        adapters |= {seat: str(last / "dpo" / seat) for seat in _preferring(config)}
-        stages.append("dpo")
-    for name in stages:
-        if not (last / name / "DONE.json").exists():
-            less = "; --stage sft takes the team as it is before DPO" if name == "dpo" else ""
-            raise TeamtuneError(
-                f"{str(folder)!r} holds no trained team, its {name} is not done; finish its recipe first{less}"
-            )
-    prints = [fingerprint(check_adapter(path)) for path in adapters.values()]
-    team = base_team(config["model"], seats(sampling), _of(EngineSpec, config["engine"])).adopt(adapters)
-    return replace(team, weights=" ".join([team.weights, *prints]))
+    cfg = stored_options(Malt, folder)
+    last = rounds_of(cfg)[-1]
+    adapters = {seat: str(finished(last, "sft") / seat) for seat in cfg.train_seats}
+    if stage == "dpo" and _preferring(cfg):
+        less = "; --stage sft takes the team as it is before DPO"
+        adapters |= {seat: str(finished(last, "dpo", less) / seat) for seat in _preferring(cfg)}
+    return with_adapters(base_team(cfg.model, seats(sampling), cfg.engine), adapters)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from teamtune.models import check_targets
 from teamtune.protocols import exchange
-from teamtune.recipes.entrants import Arena, Entrant
+from teamtune.recipes.entrants import TEST_SEED, Arena, Entrant
 from teamtune.recipes.maft_rivals import rivals
 from teamtune.recipes.maft_team import Lab, Maft, Step, graded, iterations, multiagent
 from teamtune.recipes.measures import Measured, collapse_rows, measure
@@ -21,9 +21,6 @@ from teamtune.store import Run
 from teamtune.tasks import Split, elsewhere, splits
 
 __all__ = ["Maft", "main"]
-
-TEST_SEED = 1_000_003
-"""test-time draws are others than those of training"""
 
 
 def main(cfg: Maft, command: str = "") -> Run:

@@ -11,7 +11,9 @@ from teamtune.credit.tree import hoeffding
 from teamtune.models import model_path
 from teamtune.recipes.baselines import Baselines
 from teamtune.recipes.evaluation import Evaluation, trained_team
-from teamtune.recipes.maft import Maft
+from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
+from teamtune.recipes.maft_evaluation import trained_team as maft_team
+from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.tasks import elsewhere, held_out_split, splits
 
@@ -57,8 +59,7 @@ def maft_plan(cfg: Maft) -> Plan:
         elsewhere(cfg.task, told)
     checked(cfg.model, cfg.engine.kind)
     n, more = cfg.agents, cfg.iterations - 1
-    answers = n * cfg.rounds
-    debate = answers + (n * (cfg.rounds - 1) if cfg.summary != "none" and n > 1 else 0)
+    answers, debate = n * cfg.rounds, debate_calls(cfg)
     # Of every rival: calls a training problem, a test problem, and a problem of a further task.
     calls = {
         "majority": (0, max(n, debate), max(n, debate)),
@@ -130,3 +131,18 @@ def evaluation_plan(cfg: Evaluation) -> Plan:
     trained_team(cfg.run, cfg.sampling, cfg.stage)
     calls = len(cfg.roles) * cfg.votes * cfg.task.test
     return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
+
+
+def maft_evaluation_plan(cfg: MaftEvaluation) -> Plan:
+    """Generations and tokens of an evaluation of generators and critics, and of their base."""
+    held_out_split(cfg.task)
+    source = as_asked(cfg)
+    maft_team(cfg, source)
+    calls = 2 * debate_calls(source) * cfg.task.test
+    return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
+
+
+def debate_calls(cfg: Maft) -> int:
+    """Calls of one debate, its summaries included."""
+    sums = cfg.agents * (cfg.rounds - 1) if cfg.summary != "none" and cfg.agents > 1 else 0
+    return cfg.agents * cfg.rounds + sums

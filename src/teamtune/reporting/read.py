@@ -75,6 +75,8 @@ def _expected(config: Row) -> list[str]:
         played = ["base-solo", "base", "debate"]
     elif config.get("__type__") == "Evaluation":
         played = ["team"]
+    elif config.get("__type__") == "MaftEvaluation":
+        played = ["base", "team"]
     tests = [f"test/{name}/{kind}" for name in played for kind in ("turns", "grades")]
     return [*training, "problems/test", *tests, "comparison"] if played else []
 
