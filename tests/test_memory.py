@@ -22,3 +22,28 @@ def test_freed_memory_is_used_again() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     # Eight blocks of 64 MiB are 131,072 pages of 4 KiB; kept ones are not faulted in again.
     assert int(done.stdout) < 20_000
+
+
+BETWEEN = """
+import gc
+from teamtune.memory import forget_peak, give_back_freed_memory, hold_freed_memory, peak_megabytes
+if not hold_freed_memory() or peak_megabytes() is None:
+    print(0, 0, 0)
+else:
+    forget_peak()
+    before = peak_megabytes()
+    big = [b"x" * 2**20 for _ in range(256)]
+    top = b"y" * 2**20  # lies above, so that the rest cannot leave from the top
+    del big
+    give_back_freed_memory()
+    most = peak_megabytes()
+    forget_peak()
+    print(before, most, peak_megabytes())
+"""
+
+
+def test_a_stage_gives_back_what_it_freed_and_its_peak_is_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", BETWEEN], capture_output=True, text=True, check=True)
+    before, most, after = map(float, done.stdout.split())
+    if most:
+        assert most - before > 200 and after - before < 60

@@ -7,6 +7,7 @@ pays for every page anew: a tenth of a rollout's time on a CPU went there, and h
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +19,31 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # names of glibc's mallopt(3)
 def hold_freed_memory() -> bool:
     """Keep freed memory in the process for the next step. False where the C library is not glibc: nothing changes.
 
-    For programs, not for libraries: it holds for the whole process, which keeps its peak memory until it ends.
+    For programs, not for libraries: it holds for the whole process, which keeps its peak memory until
+    `give_back_freed_memory`.
     """
+    libc = _glibc()
+    if libc is None:
+        return False
+    return all([libc.mallopt(MMAP_MAX, 0), libc.mallopt(TRIM_THRESHOLD, 2**31 - 1), libc.mallopt(TOP_PAD, 64 * 2**20)])
+
+
+def give_back_freed_memory() -> None:
+    """Give what is free back to the system: between stages, whose needs are of other sizes, holding it adds up."""
+    libc = _glibc()
+    if libc is not None:
+        gc.collect()
+        libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    return all([mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, 2**31 - 1), mallopt(TOP_PAD, 64 * 2**20)])
+        libc = ctypes.CDLL("libc.so.6")
+        return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+    except OSError:
+        return None
 
 
 def forget_peak() -> None:

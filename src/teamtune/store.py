@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from teamtune.memory import forget_peak, peak_megabytes
+from teamtune.memory import forget_peak, give_back_freed_memory, peak_megabytes
 from teamtune.types import Row, TeamtuneError
 
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
@@ -170,6 +170,7 @@ class Run(AbstractContextManager["Run"]):
         facts = {"rows": None if rows is None else len(rows), "counts": dict(counts), "commit": self._commit}
         spent = {"seconds": round(time.monotonic() - began, 3), "peak_mb": peak_megabytes()}
         _write(folder / "DONE.json", made | facts | spent | {"at": time.strftime("%FT%TZ", time.gmtime())})
+        give_back_freed_memory()
 
     def log(self, stage: str, step: int, **metrics: float | int | str) -> None:
         """Add a line to metrics.jsonl."""

@@ -122,8 +122,7 @@ def spending(rows: Sequence[Row], comparison: Row | None) -> Row:
     text = (
         "Seconds to train are those of all stages that a system stands on, rollouts included, so parts that systems "
         "share count for each; to answer, of all test problems. A stage that was resumed counts its last part. Peak "
-        "memory is the highest of those stages: of the GPU, or else of the process, which may have kept memory from "
-        "stages before."
+        "memory is the highest of those stages: of the GPU where there is one, else of the process."
     )
     return make_section("costs", "Costs", [text], tables)
 
