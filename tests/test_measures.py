@@ -62,6 +62,9 @@ def test_a_collapse_is_named_and_a_gain_is_none() -> None:
     assert "from 65 to 95 %" in told[0] and "accuracy went from 75 to 75 %" in told[0]
     better = {**alike, "vote": [0.9, 1.0] * 20}
     assert diversity.collapse(columns(), better) == []
+    # A gain as large as that of consensus is no sign, even where it is too noisy to count by itself.
+    noisy = {**alike, "vote": [0.5, 1.0] * 12 + [2.0, 1.5] * 8}
+    assert diversity.collapse(columns(), noisy) == []
     assert diversity.collapse(columns(), columns()) == []
     assert diversity.collapse(columns(), columns(tokens=[90.0] * 40)) == ["answers went from 55 to 90 tokens"]
 

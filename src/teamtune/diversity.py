@@ -157,22 +157,23 @@ def collapse(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence
     before, after: the same problems in the same order, of each "vote" (accuracy), "consensus", "entropy", "copied"
         (shares of agents who took over another's answer) and "tokens" (mean length of an answer).
 
-    A change counts where it is more than two standard errors of the paired differences; accuracy is flat where its
-    gain does not.
+    A change counts where it is more than two standard errors of the paired differences. Accuracy is flat where its
+    gain does not count and is smaller than that of consensus.
     """
     gains = {name: estimate([b - a for a, b in zip(before[name], after[name], strict=True)]) for name in before}
     mean = lambda table, name: fsum(table[name]) / len(table[name])  # noqa: E731
     went = lambda name, scale, unit: f"from {scale * mean(before, name):.3g} to {scale * mean(after, name):.3g}{unit}"  # noqa: E731
     up = lambda name: gains[name].mean > 2 * gains[name].se  # noqa: E731
     down = lambda name: -gains[name].mean > 2 * gains[name].se  # noqa: E731
-    flat = f"while accuracy went {went('vote', 100, ' %')}"
+    flat = not up("vote") and gains["vote"].mean < gains["consensus"].mean
+    told = f"while accuracy went {went('vote', 100, ' %')}"
     found = []
-    if up("consensus") and not up("vote"):
-        found.append(f"consensus rose {went('consensus', 100, ' %')} {flat}")
-    if down("entropy") and not up("vote"):
-        found.append(f"entropy of answers fell {went('entropy', 1, ' nats')} {flat}")
-    if up("copied") and not up("vote"):
-        found.append(f"agents take over each other's answers more, {went('copied', 100, ' %')}, {flat}")
+    if up("consensus") and flat:
+        found.append(f"consensus rose {went('consensus', 100, ' %')} {told}")
+    if down("entropy") and flat:
+        found.append(f"entropy of answers fell {went('entropy', 1, ' nats')} {told}")
+    if up("copied") and flat:
+        found.append(f"agents take over each other's answers more, {went('copied', 100, ' %')}, {told}")
     short, long = sorted((mean(before, "tokens"), mean(after, "tokens")))
     if long > 1.5 * short:
         found.append(f"answers went {went('tokens', 1, ' tokens')}")

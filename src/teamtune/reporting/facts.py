@@ -108,15 +108,30 @@ def team(folder: Path, stages: Sequence[Row]) -> Row:
             credit, grades = read.table(folder, name) or [], read.table(folder, f"{place}/grades") or []
             found = debates.pseudo_labels(credit, grades)
             labels += [{"iteration": place, **found}] if found else []
-    systems = []
+    systems, names = [], named(stages)
     for place in test_systems(stages):
         rounds = read.table(folder, f"test/{place}/rounds")
         if rounds:
             others = (read.table(folder, f"test/{place}/{name}") for name in ("likelihood", "embedded"))
             told = {"values": debates.differences(rounds, *others), "rounds": debates.by_rounds(rounds)}
-            systems.append({"name": system_name(place), "place": place, **told, "takeovers": debates.takeovers(rounds)})
+            systems.append(
+                {
+                    "name": names.get(place, system_name(place)),
+                    "place": place,
+                    **told,
+                    "takeovers": debates.takeovers(rounds),
+                }
+            )
     warned = [row for name in sealed if name.startswith("collapse/") for row in read.table(folder, name) or []]
     return {"labels": labels, "systems": systems, "warnings": warned}
+
+
+def named(stages: Sequence[Row]) -> dict[str, str]:
+    """What the comparison calls the system of each test stage; none where it is not made."""
+    by_key = {row["key"]: row["name"] for row in stages if row["state"] == "sealed"}
+    inputs = next((row["inputs"] for row in stages if row["name"] == "comparison"), None) or {}
+    found = {one["name"]: by_key.get(one["played"]["turns"]["table"], "") for one in inputs.get("systems", ())}
+    return {stage.split("/")[1]: name for name, stage in found.items() if stage.startswith("test/")}
 
 
 def test_systems(stages: Sequence[Row]) -> list[str]:
