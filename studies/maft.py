@@ -35,7 +35,8 @@ TASKS = ("arithmetic", "stories")
 FURTHER = {"arithmetic": ("stories", "arithmetic:4"), "stories": ("arithmetic", "stories:4")}
 ABLATIONS = ("without", "one generator", "unique ids", "cooperative", "temperature", "Single-agent FT")
 ITERATIONS = 5
-CURVES = ("vote", "consensus", "entropy", "copied", "nll", "kl", "base_kl", "dissimilarity")
+CURVES = ("vote", "consensus", "entropy", "disagreement", "copied", "nll", "kl", "base_kl", "first_kl", "first_base_kl")
+CURVES += ("dissimilarity",)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
         source = folder(study, task, seed, "table")
         same = ("problems", "iteration-1", "single-ft/iteration-1")
         for name in (*same, *(f"test/{place}" for place in ("base", "iteration-1", "single-ft-1"))):
-            if (source / name).exists() and not (cfg.out / name).exists():
-                shutil.copytree(source / name, cfg.out / name)
+            if comparison(source) is not None and not (cfg.out / name).exists():
+                beside = cfg.out / f"{name}.part"
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(source / name, beside)
+                beside.rename(cfg.out / name)
     maft.main(cfg, f"studies/maft.py --task {task} --seeds {seed} --parts {part}")
     write_report(cfg.out)
 

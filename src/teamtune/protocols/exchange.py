@@ -51,13 +51,15 @@ def by_one(name: str, agents: int, rounds: int) -> Speakers:
 def seats(names: Sequence[str], sampling: Sampling, ids: bool = False) -> tuple[Agent, ...]:
     """A seat for every name, and the summariser's. With `ids` every seat's prompt begins with an id of its own, GEN1 or
     CRIT1 (the unique-ID ablation: one model, told apart by its prompts)."""
-    debaters = (Agent(name, f"{_tag(name)}. {DEBATER}" if ids else DEBATER, sampling) for name in dict.fromkeys(names))
+    debaters = (Agent(name, f"{_tag(name)} {DEBATER}" if ids else DEBATER, sampling) for name in dict.fromkeys(names))
     return (*debaters, Agent(SUMMARISER_SEAT, SUMMARISER, sampling, trainable=False))
 
 
 def _tag(name: str) -> str:
     role, _, number = name.partition("-")
-    return f"{ {'generator': 'GEN', 'critic': 'CRIT'}.get(role, role.upper()) }{number}"
+    known = {"generator": ("GEN", "You answer first."), "critic": ("CRIT", "You judge answers and answer again.")}
+    short, does = known.get(role, (role.upper(), ""))
+    return f"{short}{number}. {does}".strip()
 
 
 def advice(problem: Problem, shown: Sequence[str], summary: str | None, manner: Manner) -> Message:

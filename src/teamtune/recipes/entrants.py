@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
 from teamtune.recipes.systems import Played, System, compare, play_test
-from teamtune.rollout import Rollout
+from teamtune.rollout import Driver, Rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split
 from teamtune.types import Team
@@ -43,10 +43,11 @@ class Arena:
     run: Run
     engine: EngineSpec
     seed: int
+    driver: Driver = "waves"
 
     def play(self, entrant: Entrant, split: Split, root: str = "test") -> Played:
         """The entrant's turns on the problems and their grades."""
-        how = Rollout(entrant.takes, self.seed)
+        how = Rollout(entrant.takes, self.seed, self.driver)
         name = f"{root}/{entrant.place}"
         return play_test(self.run, name, split, entrant.team, entrant.protocol, self.engine, how)
 

@@ -7,14 +7,16 @@ ablations on the same problems (maft_rivals.py) -> measures of diversity (measur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
+from teamtune.embed import check_encoder
 from teamtune.models import check_targets
 from teamtune.protocols import exchange
 from teamtune.recipes.entrants import TEST_SEED, Arena, Entrant
 from teamtune.recipes.maft_rivals import rivals
-from teamtune.recipes.maft_team import Lab, Maft, Step, graded, iterations, multiagent
+from teamtune.recipes.maft_team import Lab, Maft, Step, iterations, multiagent
 from teamtune.recipes.measures import Measured, collapse_rows, measure
 from teamtune.recipes.systems import base_team
 from teamtune.store import Run
@@ -29,18 +31,21 @@ def main(cfg: Maft, command: str = "") -> Run:
     others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
     check_targets(cfg.model, cfg.lora.targets)
+    check_encoder(cfg.measures.encoder)
     with Run(cfg.out, cfg, command) as run:
         lab = Lab(run, cfg, train, base)
-        arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED)
+        arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
+        watched = Watch(arena, cfg, test)
+        before = watched.look(Entrant("Debate", "base", base, cfg.debate)) if "debate" in cfg.baselines else None
         own: list[Entrant] = []
         for step in iterations(lab, multiagent(lab)):
-            graded(lab, step.number)
             own.append(entrant(cfg, step))
-            arena.play(own[-1], test)
+            before = watched.look(own[-1], before)
         entrants = [*rivals(lab, Step(own[-1].team, own[-1].trained, cfg.iterations)), *own]
-        measure_all(arena, cfg, test, entrants)
+        watched.look_at_all(entrants)
         for split in others:
-            arena.compare([e for e in entrants if e.transfers], split, f"transfer/{split.place}", compared(split))
+            place = f"transfer/{split.place}"
+            arena.compare([one for one in entrants if one.transfers], split, place, f"{place}/comparison")
         arena.compare(entrants, test)
         return run
 
@@ -51,24 +56,29 @@ def entrant(cfg: Maft, step: Step) -> Entrant:
     return Entrant(name, place, step.team, cfg.debate, step.tokens, transfers=last, debates=True)
 
 
-def compared(split: Split) -> str:
-    """The stage that compares everybody on a further task."""
-    return f"transfer/{split.place}/comparison"
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Measures test debates, and looks for signs of a collapse between one iteration and the next."""
 
+    arena: Arena
+    cfg: Maft
+    test: Split
 
-def measure_all(arena: Arena, cfg: Maft, test: Split, entrants: Sequence[Entrant]) -> None:
-    """How the members of every system differ; what speaks for a collapse over iterations is said on stderr too."""
-    tables = {}
-    for one in entrants:
-        if one.debates:
-            played = arena.play(one, test)
-            tables[one.name] = measure(
-                arena.run, f"test/{one.place}", played, one.team, exchange.SUMMARISER_SEAT, cfg.measures
-            )
-    for key in ("MAFT", "Single-agent FT"):
-        names = [n for n in tables if n == "Debate" or n.startswith(f"{key}, iteration")]
-        if len(names) < 2:
-            continue
-        history = [Measured(name, tables[name]) for name in names]
-        for row in arena.run.stage(f"collapse/{key.lower().replace(' ', '-')}", collapse_rows, history).rows():
-            Console(stderr=True, soft_wrap=True).print(f"warning: {row['system']}: {row['warning']}", style="yellow")
+    def look(self, one: Entrant, before: Measured | None = None) -> Measured:
+        """Play and measure; what speaks for a collapse since `before` is said on stderr, and kept as a stage."""
+        run, played = self.arena.run, self.arena.play(one, self.test)
+        rounds = measure(run, f"test/{one.place}", played, one.team, exchange.SUMMARISER_SEAT, self.cfg.measures)
+        now = Measured(one.name, rounds)
+        if before is not None:
+            for row in run.stage(f"collapse/{one.place}", collapse_rows, [before, now]).rows():
+                told = f"warning: {row['system']}: {row['warning']}"
+                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+        return now
+
+    def look_at_all(self, entrants: Sequence[Entrant]) -> None:
+        """Measure every debate; the single agent's iterations follow on the untrained debate too."""
+        found = {one.name: self.look(one) for one in entrants if one.debates}
+        before = found.get("Debate")
+        for one in entrants:
+            if one.name.startswith("Single-agent FT, iteration"):
+                before = self.look(one, before)

@@ -7,6 +7,7 @@ teamtune eval --run runs/m --out runs/m-no-critic-1 --untrained critic-1
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,8 @@ from teamtune.recipes.entrants import TEST_SEED, Arena, Entrant
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.measures import Measures, measure
 from teamtune.recipes.stored import finished, stored_options, with_adapters
-from teamtune.recipes.systems import base_team
-from teamtune.store import Run
+from teamtune.recipes.systems import base_team, trained_tokens
+from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
 
@@ -62,7 +63,7 @@ def main(cfg: MaftEvaluation, command: str = "") -> Run:
     name = ", ".join(["Trained team", *(f"{seat} untrained" for seat in cfg.untrained)])
     entrants = [
         Entrant("Untrained team", "base", trained.adopt(dict.fromkeys(trained.names)), source.debate),
-        Entrant(name, "team", team, source.debate),
+        Entrant(name, "team", team, source.debate, tokens_of(cfg, source)),
     ]
     with Run(cfg.out, cfg, command) as run:
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED)
@@ -93,3 +94,15 @@ def trained_team(cfg: MaftEvaluation, source: Maft) -> Team:
     folder = finished(cfg.run / f"iteration-{number}", source.objective)  # stages are named after it
     base = base_team(source.model, exchange.seats(source.names, cfg.sampling), cfg.engine)
     return with_adapters(base, {name: str(folder / name) for name in source.learners})
+
+
+def tokens_of(cfg: MaftEvaluation, source: Maft) -> Counter[str]:
+    """Target tokens that the seats which are not put back were trained on, up to the iteration asked for."""
+    fits = {"sft": {"sft-rows": source.sft}, "ppo": {"ppo-rows": source.ppo}}
+    fits["dpo"] = {"sft-rows": source.sft, "pairs": source.dpo}
+    playing = [name for name in source.learners if name not in cfg.untrained]
+    total: Counter[str] = Counter()
+    for number in range(1, (cfg.iteration or source.iterations) + 1):
+        for stage, fit in fits[source.objective].items():
+            total += trained_tokens(read_table(cfg.run / f"iteration-{number}" / stage), fit.epochs, playing)
+    return total

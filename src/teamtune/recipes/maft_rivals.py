@@ -17,7 +17,7 @@ temperature-2    single-ft sampled at temperature 2
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -43,25 +43,26 @@ SOLVER = "solver"
 def rivals(lab: Lab, team: Step) -> Iterator[Entrant]:
     """Everybody whom the options ask for, trained where there is something to train. team: after its last iteration."""
     cfg, chosen = lab.cfg, lab.cfg.baselines
-    first = read_table(lab.run.path / "iteration-1" / "turns")
-    yield from untrained(lab, first)
+    held = [read_table(lab.run.path / f"iteration-{n}" / "turns") for n in range(1, cfg.iterations + 1)]
+    plain = lab.variant("", objective="sft")  # whatever the team is trained by
+    yield from untrained(lab, held[0])
     if "star" in chosen:
         yield from star(lab)
     if "majority-ft" in chosen:
-        yield majority_ft(lab)
+        yield majority_ft(plain)
     if "single-ft" in chosen or "temperature-2" in chosen:
-        yield from single_ft(lab, first)
+        yield from single_ft(plain, held[:1])
     if "union-ft" in chosen:
-        yield union_ft(lab, first)
+        yield union_ft(plain, held)
     if "no-critic" in chosen:
-        tokens = {name: count for name, count in team.tokens.items() if name.startswith("generator")}
-        bare = team.team.adopt({critic(n): None for n in range(cfg.agents)})
-        yield Entrant("MAFT without critics", "no-critic", bare, cfg.debate, tokens, transfers=False, debates=True)
+        yield no_critic(lab, team)
     if "no-interaction" in chosen:
         speakers = [[generator(0)] * cfg.agents, *by_roles(cfg.agents, cfg.rounds)[1:]]
         alike = cfg.debate_of(speakers)
+        idle = {generator(n): None for n in range(1, cfg.agents)}
+        used = {name: count for name, count in team.tokens.items() if name not in idle}
         yield Entrant(
-            "MAFT, one generator", "no-interaction", team.team, alike, team.tokens, transfers=False, debates=True
+            "MAFT, one generator", "no-interaction", team.team.adopt(idle), alike, used, transfers=False, debates=True
         )
     if "no-summary" in chosen:
         yield variant(lab.variant("no-summary", summary="none"), "MAFT without summaries")
@@ -79,10 +80,10 @@ def untrained(lab: Lab, first: Table) -> Iterator[Entrant]:
     alone = cfg.debate_of(by_one(generator(0), 1, 1))
     if "majority" in cfg.baselines:
         calls, tokens = matched(first.rows())
-        counts = sorted({cfg.agents, calls, tokens})
+        counts = sorted({cfg.agents, calls, tokens or calls})
         at = partial(Entrant, place="base-solo", team=base, protocol=alone, takes=counts[-1])
         yield at("Base", votes=0)
-        equal = {calls: "equal calls", tokens: "equal tokens"}
+        equal = {tokens: "equal tokens", calls: "equal calls"}
         for count in counts:
             yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
     if "debate" in cfg.baselines:
@@ -92,8 +93,9 @@ def untrained(lab: Lab, first: Table) -> Iterator[Entrant]:
         yield Entrant("Debate, unique ids", "unique-id", told, cfg.debate, transfers=False, debates=True)
 
 
-def matched(turns: list[Row]) -> tuple[int, int]:
-    """How many single answers cost as much as one debate: in calls, and in tokens read and written, rounded up.
+def matched(turns: list[Row]) -> tuple[int, int | None]:
+    """How many single answers cost as much as one debate: in calls, and in tokens read and written, rounded up; None
+    where the engine hid them.
 
     Measured on the untrained team's training debates, whose first answers are what a single agent gives.
     """
@@ -101,7 +103,8 @@ def matched(turns: list[Row]) -> tuple[int, int]:
     episodes = len({(turn["problem"], turn["take"]) for turn in turns})
     firsts = [cost(turn) for turn in turns if turn["tag"] == "round-1"]
     calls, whole = ceil(len(turns) / episodes), sum(map(cost, turns)) / episodes
-    return calls, ceil(whole * len(firsts) / sum(firsts)) if sum(firsts) else calls
+    known = all(turn["prompt_ids"] and turn["token_ids"] is not None for turn in turns)
+    return calls, ceil(whole * len(firsts) / sum(firsts)) if known and sum(firsts) else None
 
 
 def alone_at_base(lab: Lab) -> Team:
@@ -112,7 +115,8 @@ def alone_at_base(lab: Lab) -> Team:
 def one_model(lab: Lab, rounds: int, weight: float | None) -> Method:
     """One model in all places, that learns from everybody's turns."""
     cfg = lab.cfg
-    sources = [SOLVER, *cfg.names]  # the first debates are the untrained team's, under its seats' names
+    # The first debates are the untrained team's, under its seats' names.
+    sources = [SOLVER, *(cfg.names if weight is None else cfg.learners)]
     return Method(alone_at_base(lab), by_one(SOLVER, cfg.agents, rounds), dict.fromkeys(sources, SOLVER), weight)
 
 
@@ -125,11 +129,11 @@ def majority_ft(lab: Lab) -> Entrant:
     return Entrant("Majority FT", "majority-ft", step.team, votes, step.tokens, debates=True)
 
 
-def single_ft(lab: Lab, first: Table) -> Iterator[Entrant]:
+def single_ft(lab: Lab, held: Sequence[Table]) -> Iterator[Entrant]:
     """Single-agent FT: one model on debates, over as many iterations as the team; in debate, alone, and hotter."""
     cfg, method = lab.cfg, one_model(lab, lab.cfg.rounds, None)
     debate, once = cfg.debate_of(method.speakers), cfg.debate_of(by_one(SOLVER, 1, 1))
-    for step in iterations(lab.variant("single-ft"), method, first):
+    for step in iterations(lab.variant("single-ft"), method, held):
         last, place = step.number == cfg.iterations, f"single-ft-{step.number}"
         name = f"Single-agent FT, iteration {step.number}"
         if "single-ft" in cfg.baselines:
@@ -137,7 +141,10 @@ def single_ft(lab: Lab, first: Table) -> Iterator[Entrant]:
         if last and "single-ft" in cfg.baselines:
             yield Entrant("Single-agent FT, alone", "single-ft-solo", step.team, once, step.tokens)
         if last and "temperature-2" in cfg.baselines:
-            seats = tuple(replace(a, sampling=replace(a.sampling, temperature=2.0)) for a in step.team.agents)
+            seats = tuple(
+                replace(a, sampling=replace(a.sampling, temperature=2.0)) if a.name == SOLVER else a
+                for a in step.team.agents
+            )
             hot = replace(step.team, agents=seats)
             yield Entrant(
                 "Single-agent FT, temperature 2",
@@ -150,12 +157,21 @@ def single_ft(lab: Lab, first: Table) -> Iterator[Entrant]:
             )
 
 
-def union_ft(lab: Lab, first: Table) -> Entrant:
-    """One model on the union of what all agents learn from in the first iteration, used N times."""
+def union_ft(lab: Lab, held: Sequence[Table]) -> Entrant:
+    """One model on the union of what all agents learn from, iteration by iteration on the team's debates."""
     method = one_model(lab, lab.cfg.rounds, lab.cfg.weight)
-    step = learn(lab, method, "union-ft/", first, Step(method.start, {}), lab.cfg.seed)
+    *_, step = iterations(lab.variant("union-ft"), method, held)
     debate = lab.cfg.debate_of(method.speakers)
     return Entrant("One model, all agents' data", "union-ft", step.team, debate, step.tokens, debates=True)
+
+
+def no_critic(lab: Lab, team: Step) -> Entrant:
+    """Only the generators finetuned. After one iteration these are the team's own; later ones saw trained critics."""
+    if lab.cfg.iterations > 1:
+        return variant(lab.variant("no-critic", critics=False), "MAFT without critics")
+    tokens = {name: count for name, count in team.tokens.items() if name.startswith("generator")}
+    bare = team.team.adopt({critic(n): None for n in range(lab.cfg.agents)})
+    return Entrant("MAFT without critics", "no-critic", bare, lab.cfg.debate, tokens, transfers=False, debates=True)
 
 
 def variant(lab: Lab, name: str) -> Entrant:

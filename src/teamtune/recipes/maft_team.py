@@ -7,7 +7,7 @@ right first answers, every critic's corrected and kept ones -> SFT of all 2N age
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from teamtune.recipes.malt import enough
 from teamtune.recipes.measures import Measures
 from teamtune.recipes.systems import trained_tokens
 from teamtune.rollout import Driver, Rollout, rollout
-from teamtune.store import Run, Table, read_table
+from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns
 from teamtune.tasks.parse import parse_turns
 from teamtune.train.fit import Fit, fit
@@ -105,10 +105,17 @@ class Maft:
         for name, least in (("agents", 1), ("rounds", 2), ("iterations", 1), ("star_rounds", 1)):
             if getattr(self, name) < least:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be {least} or above")
+        itself = {"no-summary": self.summary == "none", "cooperative": self.manner == "cooperate"}
+        itself["no-critic"] = not self.critics
+        for name in self.baselines:
+            if itself.get(name):
+                raise TeamtuneError(f"baseline {name} is the method itself with these options; leave it out")
         if not 0 <= self.weight <= 1:
             raise TeamtuneError(f"weight is {self.weight}; it must lie in [0, 1]")
         if self.agents == 1 and self.objective != "sft":
             raise TeamtuneError(f"objective is {self.objective} and agents is 1; it compares agents: take 2 or more")
+        if self.objective == "ppo" and self.init == "base" and self.iterations > 1:
+            raise TeamtuneError("objective is ppo and init is base; it trains the policy that sampled: take continue")
 
     @property
     def learners(self) -> dict[str, str]:
@@ -147,8 +154,12 @@ class Lab:
         return self.train.sealed(self.run)
 
     def variant(self, name: str, **options: object) -> Lab:
-        """The same with some options changed, its stages in a folder of its own."""
-        return replace(self, cfg=replace(self.cfg, **options), prefix=f"{name}/")  # type: ignore[arg-type]
+        """The same with some options changed, its stages in a folder of its own if it has a name."""
+        if not name:
+            return replace(self, cfg=replace(self.cfg, **options))  # type: ignore[arg-type]
+        # What is compared with the method may be a baseline of its own name.
+        cfg = replace(self.cfg, **options, baselines=())  # type: ignore[arg-type]
+        return replace(self, cfg=cfg, prefix=f"{name}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +190,15 @@ def multiagent(lab: Lab) -> Method:
     return Method(lab.base, by_roles(cfg.agents, cfg.rounds), cfg.learners, cfg.weight)
 
 
-def iterations(lab: Lab, method: Method, first: Table | None = None) -> Iterator[Step]:
-    """The team after every iteration. first: the turns of the first one's debates, where they have been held."""
+def iterations(lab: Lab, method: Method, held: Sequence[Table] = ()) -> Iterator[Step]:
+    """The team after every iteration. held: turns of the first iterations' debates, where others have held them."""
     step = Step(method.start, {})
     for number in range(1, lab.cfg.iterations + 1):
         prefix, seed = f"{lab.prefix}iteration-{number}/", lab.cfg.seed + 10_007 * (number - 1)
-        turns = first if first and number == 1 else debates(lab, method, f"{prefix}turns", step.team, seed)
+        name = f"{prefix}turns"
+        turns = held[number - 1] if number <= len(held) else debates(lab, method, name, step.team, seed)
         step = learn(lab, method, prefix, turns, step, seed)
         yield step
-
-
-def graded(lab: Lab, number: int) -> Table:
-    """The debates of an iteration against gold answers: for reports alone, nothing is trained on it."""
-    turns = read_table(lab.run.path / f"{lab.prefix}iteration-{number}" / "turns")
-    return lab.run.stage(
-        f"{lab.prefix}iteration-{number}/grades", grade_turns, turns, lab.problems, lab.cfg.task, "train"
-    )
 
 
 def debates(lab: Lab, method: Method, name: str, team: Team, seed: int) -> Table:
@@ -207,10 +211,12 @@ def learn(lab: Lab, method: Method, prefix: str, turns: Table, before: Step, see
     """Label debates by their votes, and finetune every learner on its part. No gold answer is read for it."""
     run, cfg, learners = lab.run, lab.cfg, dict(method.learners)
     names = list(dict.fromkeys(learners.values()))
+    # Gold answers are for reports alone: nothing below reads these grades.
+    run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
     parsed = run.stage(f"{prefix}parsed", parse_turns, turns, lab.problems, cfg.task)
     credit = run.stage(f"{prefix}credit", consensus, turns, parsed, cfg.ties, seed)
     start = method.start if cfg.init == "base" else before.team
-    tokens = Counter(before.tokens if cfg.init == "continue" else {})
+    tokens = Counter(before.tokens)  # all that was spent, wherever an iteration starts from
 
     def fitted(stage: str, rows: Table, begin: Team, objective: Objective, options: Fit) -> Team:
         enough(rows, names)

@@ -109,15 +109,15 @@ def likelihood_rows(turns: Sequence[Row], team: Team, base: str, problems: int) 
     nll: last answers under the agents who did not give them, given the question alone (4.7: the held-out agent,
     rotated). kl, k1, k3: KL(author || other agent) given all that the author was shown, over the whole vocabulary and
     by its two estimates from the tokens that were sampled; base_...: KL(author || base); first_...: of first answers.
-    An agent by itself has no other: its nll and kl are None. Raises where no answer has ids.
+    An agent by itself has no other: its nll and kl are None. Answers without ids are counted and not scored.
     """
     from teamtune.train.score import score_turns  # takes torch along
 
     debates = _first(turns, problems)
     lasts = [turn for rounds in debates.values() for turn in rounds[-1]]
     firsts = [turn for rounds in debates.values() for turn in rounds[0]]
-    if not any(turn["token_ids"] for turn in lasts):
-        raise TeamtuneError("no answer has ids, so none can be scored; take --no-measures.likelihood")
+    if not any(turn["token_ids"] for turn in [*firsts, *lasts]):
+        return Counted([], {"no ids, so nothing is scored: answers": len(lasts)})
     names = lambda some: list(dict.fromkeys(turn["agent"] for turn in some))  # noqa: E731
     scored = [
         score_turns(lasts, team, names(lasts), given="question"),

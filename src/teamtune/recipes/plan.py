@@ -70,6 +70,7 @@ def maft_plan(cfg: Maft) -> Plan:
         "union-ft": (0, debate, debate),
         "no-summary": ((more + 1) * answers, answers, 0),
         "cooperative": ((more + 1) * debate, 2 * debate, 0),
+        "no-critic": ((more + 1) * debate if more else 0, debate, 0),
         "temperature-2": (more * debate if "single-ft" not in cfg.baselines else 0, debate, 0),
     }
     rivals = [calls.get(name, (0, debate, 0)) for name in cfg.baselines]

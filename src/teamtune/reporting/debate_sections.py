@@ -54,8 +54,9 @@ def labels(found: Sequence[Row]) -> Row:
     return make_section("labels", "Pseudo-labels", [text], tables)
 
 
-def diversity(systems: Sequence[Row], warnings: Sequence[Row]) -> Row:
+def diversity(team: Row) -> Row:
     """How the members of every system differ, and what speaks for a collapse."""
+    systems, warnings = team["systems"], team["warnings"]
     tables = []
     for title, names in (
         ("Agreement in the last round, means over problems (± SE)", ("vote", *BY_ROUND)),
@@ -73,7 +74,9 @@ def diversity(systems: Sequence[Row], warnings: Sequence[Row]) -> Row:
             "the author was shown, over the whole vocabulary; k1 and k3 estimate it from the sampled tokens. Higher is "
             "more diverse; more diverse is not better by itself."
         )
-        if not warnings:
+        if not team["looked"]:
+            text.append("No look for signs of a collapse: there are not two iterations to compare.")
+        elif not warnings:
             text.append("No sign of a collapse: no iteration agreed more, or copied more, without being right more.")
     return make_section("diversity", "How the agents differ", text if tables else [], tables)
 

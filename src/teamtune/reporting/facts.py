@@ -122,8 +122,9 @@ def team(folder: Path, stages: Sequence[Row]) -> Row:
                     "takeovers": debates.takeovers(rounds),
                 }
             )
-    warned = [row for name in sealed if name.startswith("collapse/") for row in read.table(folder, name) or []]
-    return {"labels": labels, "systems": systems, "warnings": warned}
+    looked = [name for name in sealed if name.startswith("collapse/")]
+    warned = [row for name in looked for row in read.table(folder, name) or []]
+    return {"labels": labels, "systems": systems, "warnings": warned, "looked": bool(looked)}
 
 
 def named(stages: Sequence[Row]) -> dict[str, str]:

@@ -85,19 +85,18 @@ def _maft(config: Row) -> list[str]:
     """The stages of a Multiagent Finetuning run, but for the rounds of STaR, which end by themselves."""
     chosen, numbers = set(config["baselines"]), range(1, config["iterations"] + 1)
     fits = {"sft": ["sft-rows", "sft"], "dpo": ["sft-rows", "sft", "pairs", "dpo"], "ppo": ["ppo-rows", "ppo"]}
-    steps = ["parsed", "credit", *fits[config["objective"]]]
-    every = lambda prefix, more=(): [  # noqa: E731
-        f"{prefix}iteration-{number}/{name}" for number in numbers for name in ("turns", *more, *steps)
-    ]
-    training = ["problems/train", *every("", ("grades",))]
+    steps = ["grades", "parsed", "credit"]
+    own, plain = [*steps, *fits[config["objective"]]], [*steps, *fits["sft"]]
+    every = lambda prefix, names: [f"{prefix}iteration-{n}/{name}" for n in numbers for name in ("turns", *names)]  # noqa: E731
+    training = ["problems/train", *every("", own)]
     if "majority-ft" in chosen:
-        training += [f"majority-ft/{name}" for name in ("turns", *steps)]
+        training += [f"majority-ft/{name}" for name in ("turns", *plain)]
     if chosen & {"single-ft", "temperature-2"}:
-        training += [name for name in every("single-ft/") if name != "single-ft/iteration-1/turns"]
+        training += [name for name in every("single-ft/", plain) if name != "single-ft/iteration-1/turns"]
     if "union-ft" in chosen:
-        training += [f"union-ft/{name}" for name in steps]
-    for name in ("no-summary", "cooperative"):
-        training += every(f"{name}/") if name in chosen else []
+        training += [name for name in every("union-ft/", plain) if not name.endswith("/turns")]
+    for name in ("no-summary", "cooperative", *(["no-critic"] if len(numbers) > 1 else [])):
+        training += every(f"{name}/", own) if name in chosen else []
     single = [f"single-ft-{number}" for number in numbers]
     played = {
         **{"majority": ["base-solo"], "debate": ["base"], "unique-id": ["unique-id"], "star": ["star-single"]},

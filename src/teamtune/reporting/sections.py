@@ -25,7 +25,7 @@ def sections(facts: Facts) -> list[Row]:
         further(facts),
         debate_sections.labels(team["labels"]),
         training(facts),
-        debate_sections.diversity(team["systems"], team["warnings"]),
+        debate_sections.diversity(team),
         debate_sections.moves(team["systems"]),
         roles(facts),
         correction(facts),

@@ -25,7 +25,9 @@ from teamtune.types import Problem, Row
 
 def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -> Counted:
     """The answer of every turn, None where none is found. Answers that are equal have the same text."""
-    blind = {problem.id: blinded(problem) for problem in problems_in(problems)}
+    known = problems_in(problems)
+    usual = usual_label(known)
+    blind = {problem.id: blinded(problem, usual) for problem in known}
     grader = task.grade("train")
     asked = dict.fromkeys((turn["problem"], turn["text"]) for turn in turns)
     read = {place: grader(blind[place[0]], place[1]).parsed for place in asked}
@@ -43,21 +45,32 @@ def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -
     return Counted(rows, Counter(f"{agent}: no answer found" for agent in unread))
 
 
-def blinded(problem: Problem) -> Problem:
-    """The problem with a gold answer of the same kind that says nothing."""
+SHOWN = ("choices", "level", "subject")
+"""what a grader may still see beside the question; anything else might tell the answer"""
+
+
+def usual_label(problems: Sequence[Problem]) -> str:
+    """The label that stands for the most frequent family of labels: what problems hide whose own gold answer is
+    "unanswerable", which belongs to every family."""
+    first = (next(iter(found)) for problem in problems if (found := label.family(problem.answer)) and len(found) > 1)
+    return max(sorted(counts := Counter(first)), key=lambda name: counts[name], default="yes")
+
+
+def blinded(problem: Problem, usual: str = "yes") -> Problem:
+    """The problem with a gold answer of the same kind that says nothing. usual: hidden where gold is unanswerable."""
     gold = problem.answer.strip()
     family = label.family(gold)
     if problem.meta.get("choices") or re.fullmatch(r"\(?[A-Z]\)?", gold):
         hidden = "(A)" if gold.startswith("(") else "A"
     elif family:
-        hidden = next(iter(family))
+        hidden = next(iter(family)) if len(family) > 1 else usual
     elif re.fullmatch(r"-?\$?[\d.,]+%?", gold):
         hidden = "0"
     elif is_date(gold):
         hidden = "01/01/2000"
     else:
         hidden = r"\square" if re.search(r"\\[a-zA-Z]|\^", gold) else "?"
-    meta = {name: value for name, value in problem.meta.items() if name != "columns"}
+    meta = {name: value for name, value in problem.meta.items() if name in SHOWN}
     return replace(problem, answer=hidden, meta=meta)
 
 
