@@ -193,6 +193,8 @@ def stop(*_: object) -> None:
 
 WORK = (
     "teamtune.recipes.malt.main",
+    "teamtune.recipes.maft.main",
+    "teamtune.recipes.maft_evaluation.main",
     "teamtune.recipes.baselines.main",
     "teamtune.recipes.evaluation.main",
     "teamtune.house.__main__.run_build",
