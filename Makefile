@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+# processes that share the test files
+JOBS ?= auto
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo test lint types bench docs clean
@@ -12,7 +14,7 @@ demo: $(VENV)/.ready
 	$(BIN)/teamtune malt --config examples/demo.yaml --out $(OUT)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -11,9 +11,11 @@ maft` run folder; a killed study goes on where it was.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +29,7 @@ from teamtune.recipes import maft
 from teamtune.recipes.maft_team import Rival
 from teamtune.report import write_report
 from teamtune.reporting import facts, read, svg
+from teamtune.reporting.costs import costs as run_costs
 from teamtune.reporting.debate_sections import IN_PERCENT, NAMED
 from teamtune.types import Row
 
@@ -87,8 +90,18 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
                 shutil.rmtree(beside, ignore_errors=True)
                 shutil.copytree(source / name, beside)
                 beside.rename(cfg.out / name)
+        copy_metrics(source, cfg.out, same)
     maft.main(cfg, f"studies/maft.py --task {task} --seeds {seed} --parts {part}")
     write_report(cfg.out)
+
+
+def copy_metrics(source: Path, out: Path, stages: Sequence[str]) -> None:
+    """The training curves of the stages that were copied; a run that has begun has them."""
+    file = out / "metrics.jsonl"
+    if not file.exists() and (source / file.name).exists():
+        lines = (source / file.name).read_text().splitlines(keepends=True)
+        out.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(line for line in lines if json.loads(line)["stage"].startswith(tuple(stages))))
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -135,17 +148,21 @@ def costs(folders: Sequence[Path]) -> list[str]:
 
 
 def costs_of(one: Path) -> list[Row]:
-    from teamtune.reporting.costs import costs as followed
-
-    return followed(one, read.stages(one, read.options(one)["config"]))
+    return run_costs(one, read.stages(one, read.options(one)["config"]))
 
 
 Told = Mapping[str, Mapping[str, Estimate]]
 
 
+@cache
+def followed(one: Path) -> Row:
+    """What a report tells of a run's debates, gathered once: of a page's tables several need it."""
+    return facts.team(one, read.stages(one, read.options(one)["config"]))
+
+
 def told(one: Path) -> Told:
     """Every measure of every debate of a run, {system: {measure: estimate}}."""
-    found = facts.team(one, read.stages(one, read.options(one)["config"]))
+    found = followed(one)
     return {system["name"]: system["values"] for system in found["systems"]}
 
 
@@ -188,7 +205,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
     """Right pseudo-labels of every iteration's debates."""
     lines = []
     for one in folders:
-        for row in facts.team(one, read.stages(one, read.options(one)["config"]))["labels"]:
+        for row in followed(one)["labels"]:
             margins = "; ".join(f"{b['margin']:.2f}: {percent(b['precision'])} ({b['n']})" for b in row["bins"])
             told_ = f"{percent(row['precision'])} ± {percent(row['se'])}"
             lines.append(f"| {one.name} | {row['iteration']} | {told_} | {row['n']} | {margins} |")
@@ -196,11 +213,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 
 def warnings(folders: Sequence[Path]) -> list[str]:
-    rows = [
-        f"* {one.name}: {row['system']}: {row['warning']}."
-        for one in folders
-        for row in facts.team(one, read.stages(one, read.options(one)["config"]))["warnings"]
-    ]
+    rows = [f"* {one.name}: {row['system']}: {row['warning']}." for one in folders for row in followed(one)["warnings"]]
     return [*rows, ""] if rows else ["None.", ""]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+# Test files run beside each other, and so do the commands that they start; each keeps to one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # So that a run can name the task `tests.easy_task`.
 sys.path.insert(0, str(Path(__file__).parent.parent))

@@ -66,7 +66,7 @@ def test_only_learners_get_pairs_and_one_may_get_all() -> None:
     turns, credit, _ = contrasted(("5", "7", "5"), ("5", "5", "7"))
     assert {row["agent"] for row in debate_pairs(turns, credit, {"critic-2": "critic-2"}).rows} == {"critic-2"}
     pooled = list(debate_pairs(turns, credit, dict.fromkeys(everyone(3), "solver")).rows)
-    assert len(pooled) == 6 and {row["agent"] for row in pooled} == {"solver"}
+    assert len(pooled) == 4 and {row["agent"] for row in pooled} == {"solver"}
 
 
 def test_advantages_are_agreement_less_the_rounds_mean() -> None:
@@ -123,3 +123,11 @@ def test_star_hints_at_what_was_wrong_and_learns_it_without_the_hint() -> None:
 def test_star_learns_nothing_that_was_cut_off(finish: str) -> None:
     found = star_rows(*answered({"a": 1.0}, "plain", finish), [], [])
     assert not list(found.rows) and sum(found.counts.values()) == 1
+
+
+def test_a_learner_of_everybodys_turns_has_no_pair_twice() -> None:
+    turns, credit, _ = contrasted(("5", "7", "5"), ("5", "5", "7"))
+    found = debate_pairs(turns, credit, dict.fromkeys(everyone(3), "solver"))
+    sides = [(row["agent"], row["chosen_turn"], row["rejected_turn"]) for row in found.rows]
+    assert sides == [("solver", 0, 1), ("solver", 2, 1), ("solver", 3, 1), ("solver", 4, 1)]
+    assert sum(count for told, count in found.counts.items() if told.endswith("duplicate")) == 2

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ ROWS = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)}
 
 def jsonl(rows: Sequence[Any]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def worked(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows as GSM8K has them."""
+    return [{"question": row["question"], "answer": f"Add them.\n#### {row['answer']}"} for row in rows]
 
 
 def csv_text(rows: Sequence[dict[str, str]]) -> bytes:
@@ -114,6 +120,32 @@ def test_test_problems_from_elsewhere_and_leaks(tmp_path: Path) -> None:
         splits(TaskSpec("data", train=20, test=10, **options))
     _, test = splits(TaskSpec("data", train=20, test=10, allow_leaks=True, **options))
     assert test.leaks == 1
+
+
+def test_a_further_task_has_its_own_data_and_its_own_number_of_problems(tmp_path: Path) -> None:
+    from teamtune.tasks import elsewhere
+
+    (tmp_path / "test.jsonl").write_bytes(jsonl(worked(ROWS)))
+    task = TaskSpec("arithmetic", train=5, test=100)
+    found = elsewhere(task, f"gsm8k={tmp_path}")
+    assert found.place == "gsm8k" and len(found.task.load("test")) == 40, "all that there are"
+    assert len(elsewhere(TaskSpec("arithmetic", train=5, test=15), f"gsm8k={tmp_path}").task.load("test")) == 15
+    assert elsewhere(task, "arithmetic:4").task.test == 100
+    with pytest.raises(TeamtuneError, match="makes its own problems"):
+        elsewhere(task, f"stories={tmp_path}")
+
+
+def test_a_further_task_is_checked_against_what_is_trained_on(tmp_path: Path) -> None:
+    from teamtune.tasks import elsewhere
+
+    for name, some in (("train", ROWS), ("test", worked(ROWS))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test.jsonl").write_bytes(jsonl(some))
+    task = TaskSpec("data", data=str(tmp_path / "train" / "test.jsonl"), grader="number", train=30, test=10)
+    with pytest.raises(TeamtuneError, match=r"[1-9]\d* of 10 test problems are in the training set too"):
+        elsewhere(task, f"gsm8k={tmp_path / 'test'}")
+    allowed = replace(task, allow_leaks=True)
+    assert elsewhere(allowed, f"gsm8k={tmp_path / 'test'}").leaks > 0
 
 
 def test_columns_by_name(tmp_path: Path) -> None:

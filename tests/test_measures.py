@@ -12,9 +12,12 @@ from teamtune import diversity
 from teamtune.credit.consensus import consensus
 from teamtune.protocols import exchange
 from teamtune.recipes.measures import Measures, embedded_rows, likelihood_rows, round_rows
+from teamtune.recipes.systems import scores
 from teamtune.reporting import debates
 from teamtune.reporting.costs import costs, upstream
-from teamtune.types import Row, Sampling, Team, TeamtuneError
+from teamtune.tasks import TaskSpec, grade_turns
+from teamtune.tasks.stages import problem_row
+from teamtune.types import Problem, Row, Sampling, Team, TeamtuneError
 
 
 def graded(parsed: list[Row], gold: str) -> list[Row]:
@@ -43,11 +46,28 @@ def test_rounds_of_the_worked_example() -> None:
     assert last["copied"] == pytest.approx(2 / 3)
 
 
-def test_right_answers_are_one_answer_however_they_are_written() -> None:
-    turns, parsed = debate(("1/2", "0.5", "7"), ("0.5", "1/2", "7"))
-    grades = [{**row, "score": float(row["parsed"] != "7")} for row in parsed]
+@pytest.mark.parametrize("gold", ["x+1", "7"])
+def test_equal_answers_vote_together_however_they_are_written(gold: str) -> None:
+    said = ("1+x", "x+1", "7"), ("x+1", "1+x", "7")
+    turns, _ = debate(*said)
+    answers = [answer for one in said for answer in one]
+    for turn, answer in zip(turns, answers, strict=True):
+        turn |= {"text": f"\\boxed{{{answer}}}", "final": turn["tag"] == "round-2"}
+    problem = problem_row(Problem("p", "What is left?", gold))
+    grades = grade_turns(turns, [problem], TaskSpec("math"), "train").rows
+    last = round_rows(turns, list(grades))[-1]
+    assert last["consensus"] == pytest.approx(2 / 3) and last["adopted"] == []
+    assert last["vote"] == scores(turns, list(grades), 1)["p"] == (gold != "7")
+    assert last["kept right"] == (1 if gold == "7" else 2)
+    told = [row["turn"] for row in grades if "x+1 counts as 1+x" in row["reason"]]
+    assert told == ([1, 3] if gold == "7" else []), "a right answer is read as the gold one is written"
+
+
+def test_a_users_right_answers_may_differ() -> None:
+    turns, parsed = debate(("red", "blue", "grey"), ("blue", "red", "grey"))
+    grades = [{**row, "score": float(row["parsed"] != "grey")} for row in parsed]
     last = round_rows(turns, grades)[-1]
-    assert last["consensus"] == pytest.approx(2 / 3) and last["kept right"] == 2 and last["adopted"] == []
+    assert last["kept right"] == 2 and last["consensus"] == pytest.approx(1 / 3) and last["copied"] > 0
 
 
 def columns(**values: list[float]) -> dict[str, list[float]]:

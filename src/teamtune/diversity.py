@@ -24,6 +24,7 @@ from teamtune.types import TeamtuneError
 
 Answers = Sequence[str | None]
 """One answer an agent, None where none could be read; two that are unreadable are not equal."""
+FLIPS = ("kept right", "corrected", "lost", "kept wrong", "changed wrong")
 
 
 def consensus(answers: Answers) -> float:
@@ -124,7 +125,7 @@ def flips(before: Answers, after: Answers, label: str | None) -> dict[str, int]:
     """
     if len(before) != len(after):
         raise TeamtuneError(f"flips got {len(before)} answers before and {len(after)} after; give the same agents")
-    counts: dict[str, int] = dict.fromkeys(("kept right", "corrected", "lost", "kept wrong", "changed wrong"), 0)
+    counts: dict[str, int] = dict.fromkeys(FLIPS, 0)
     for was, now in zip(before, after, strict=True):
         if now is not None and now == label:
             counts["kept right" if was == label else "corrected"] += 1

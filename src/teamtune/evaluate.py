@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from teamtune.types import Row, TeamtuneError
+from teamtune.types import Row, TeamtuneError, place_of
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ def accuracy_by_agent(grades: Sequence[Row], turns: Sequence[Row]) -> dict[str, 
 
     Raises TeamtuneError for a grade whose turn is missing.
     """
-    author = {(turn["problem"], turn["take"], turn["turn"]): turn["agent"] for turn in turns}
+    author = {place_of(turn): turn["agent"] for turn in turns}
     scores: dict[str, dict[str, list[float]]] = {agent: defaultdict(list) for agent in author.values()}
     for grade in grades:
-        problem, take, turn = place = grade["problem"], grade["take"], grade["turn"]
+        problem, take, turn = place = place_of(grade)
         if place not in author:
             raise TeamtuneError(
                 f"problem {problem!r} take {take} turn {turn} has a grade but no turn; give the turns that were graded"

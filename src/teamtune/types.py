@@ -224,6 +224,13 @@ def turn_of(row: Row) -> Turn:
 
 Key = tuple[str, int]
 """An episode's name: (problem id, take)."""
+Place = tuple[str, int, int]
+"""A turn's name: (problem id, take, turn)."""
+
+
+def place_of(row: Row) -> Place:
+    """The turn that a row of any table of turns is about."""
+    return row["problem"], row["take"], row["turn"]
 
 
 def by_episode(rows: Sequence[Row]) -> dict[Key, list[Row]]:

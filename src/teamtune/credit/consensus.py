@@ -14,14 +14,16 @@ Out, one row a turn that answers (summaries have none):
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from teamtune.store import Counted
-from teamtune.types import Row, TeamtuneError, by_episode
+from teamtune.types import Place, Row, TeamtuneError, by_episode, place_of
 from teamtune.vote import lot, majority
 
 TiePolicy = Literal["random", "first", "last", "drop"]
+Judged = Mapping[Place, bool]
+"""Whether an answer agrees with its episode's label; answers of episodes without one are missing."""
 
 
 def consensus(turns: Sequence[Row], parsed: Sequence[Row], ties: TiePolicy = "random", seed: int = 0) -> Counted:
@@ -36,7 +38,7 @@ def consensus(turns: Sequence[Row], parsed: Sequence[Row], ties: TiePolicy = "ra
 
     Raises TeamtuneError where a turn has no parsed row.
     """
-    answer = {(row["problem"], row["take"], row["turn"]): row["parsed"] for row in parsed}
+    answer = {place_of(row): row["parsed"] for row in parsed}
     rows: list[Row] = []
     counts = Counter({"episodes with a label": 0})
     for (problem, take), group in by_episode(turns).items():
@@ -82,3 +84,18 @@ def in_rounds(group: Sequence[Row]) -> list[list[Row]]:
     if not found:
         raise TeamtuneError(f"problem {group[0]['problem']!r} has no turns tagged round-1: play protocols.exchange")
     return [sorted(found[number], key=lambda turn: turn["turn"]) for number in sorted(found)]
+
+
+def judgements(credit: Sequence[Row]) -> Judged:
+    """What the rows of `consensus` say of every answer."""
+    return {place_of(row): row["agrees"] for row in credit}
+
+
+def labelled(turns: Sequence[Row], judged: Judged, counts: Counter[str]) -> Iterator[list[list[Row]]]:
+    """The rounds of every episode that has a label; the others are counted."""
+    for group in by_episode(turns).values():
+        rounds = in_rounds(group)
+        if place_of(rounds[0][0]) in judged:
+            yield rounds
+        else:
+            counts["episodes without a label"] += 1

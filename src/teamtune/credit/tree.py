@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum, log, sqrt
 from typing import Literal
 
-from teamtune.types import Key, Row, TeamtuneError, by_episode
+from teamtune.types import Key, Place, Row, TeamtuneError, by_episode, place_of
 
 Pooling = Literal["global", "local"]
 
@@ -53,7 +53,7 @@ def backup(
         raise TeamtuneError(f'pooling is {pooling!r}; it must be "global" or "local"')
     if not 0 <= threshold < 1:
         raise TeamtuneError(f"threshold is {threshold}; it must lie in [0, 1), for values reach from 0 to 1")
-    scores = {(row["problem"], row["take"], row["turn"]): row["score"] for row in grades}
+    scores = {place_of(row): row["score"] for row in grades}
     values = {key: _values(key, rows, scores, pooling, threshold) for key, rows in by_episode(turns).items()}
     return [_value_row(row, values[row["problem"], row["take"]][row["turn"]], threshold) for row in turns]
 
@@ -83,7 +83,7 @@ def parent(row: Row) -> int | None:
 def _values(
     episode: Key,
     rows: Sequence[Row],
-    scores: Mapping[tuple[str, int, int], float],
+    scores: Mapping[Place, float],
     pooling: Pooling,
     threshold: float,
 ) -> dict[int, float]:

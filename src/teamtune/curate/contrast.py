@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from teamtune.credit.consensus import in_rounds
+from teamtune.credit.consensus import Judged, judgements, labelled
 from teamtune.curate.sft import context, sft_row
 from teamtune.store import Counted
-from teamtune.types import UNFIT, Row, by_episode
-
-Judged = Mapping[tuple[str, int, int], bool]
+from teamtune.types import UNFIT, Row, place_of
 
 
 def debate_pairs(turns: Sequence[Row], credit: Sequence[Row], learners: Mapping[str, str]) -> Counted:
@@ -28,12 +26,14 @@ def debate_pairs(turns: Sequence[Row], credit: Sequence[Row], learners: Mapping[
     critic's are its last answer, where it agrees with the vote, against a wrong one in its place: its own first answer
     said again where that was wrong, else those of the others that were (so: correct yourself, and do not give in).
 
-    learners: who learns from whose turns, as in `curate.debate.debate_rows`.
+    learners: who learns from whose turns, as in `curate.debate.debate_rows`. A learner of several agents' turns has a
+        pair that two of them give once; the second one is counted as a duplicate.
     """
-    judged = _judged(credit)
+    judged = judgements(credit)
     counts: Counter[str] = Counter()
     rows: list[Row] = []
-    for rounds in _labelled(turns, judged, counts):
+    known: set[tuple[str, ...]] = set()
+    for rounds in labelled(turns, judged, counts):
         for source, prompt, chosen, rejected in [*_first_pairs(rounds[0], judged), *_last_pairs(rounds, judged)]:
             if source not in learners:
                 continue
@@ -42,8 +42,11 @@ def debate_pairs(turns: Sequence[Row], credit: Sequence[Row], learners: Mapping[
             elif rejected["finish"] == "overflow" or chosen["text"] == rejected["text"]:
                 counts[f"{source}: no other text to reject"] += 1
             else:
-                counts[f"{source}: pairs kept"] += 1
-                rows.append(_pair(learners[source], prompt, chosen, rejected))
+                name = learners[source], prompt["problem"], context(prompt), chosen["text"], rejected["text"]
+                counts[f"{source}: {'duplicate' if name in known else 'pairs kept'}"] += 1
+                if name not in known:
+                    known.add(name)
+                    rows.append(_pair(learners[source], prompt, chosen, rejected))
     return Counted(rows, counts)
 
 
@@ -51,16 +54,16 @@ def _first_pairs(first: Sequence[Row], judged: Judged) -> Iterator[tuple[str, Ro
     """(agent, the turn whose prompt it is, chosen, rejected)"""
     for mine in first:
         for theirs in first:
-            if judged[_place(mine)] != judged[_place(theirs)] and context(mine) == context(theirs):
-                good, bad = (mine, theirs) if judged[_place(mine)] else (theirs, mine)
+            if judged[place_of(mine)] != judged[place_of(theirs)] and context(mine) == context(theirs):
+                good, bad = (mine, theirs) if judged[place_of(mine)] else (theirs, mine)
                 yield mine["agent"], mine, good, bad
 
 
 def _last_pairs(rounds: Sequence[Sequence[Row]], judged: Judged) -> Iterator[tuple[str, Row, Row, Row]]:
     for seat, last in enumerate(rounds[-1] if len(rounds) > 1 else ()):
-        if judged[_place(last)]:
+        if judged[place_of(last)]:
             own = rounds[0][seat]
-            wrong = [own] if not judged[_place(own)] else [t for t in rounds[0] if not judged[_place(t)]]
+            wrong = [own] if not judged[place_of(own)] else [t for t in rounds[0] if not judged[place_of(t)]]
             yield from ((last["agent"], last, last, bad) for bad in wrong)
 
 
@@ -78,12 +81,12 @@ def advantage_rows(turns: Sequence[Row], credit: Sequence[Row], learners: Mappin
     A round in which all agree, or none does, teaches nothing and is counted; so is an answer without sampled ids or
     log-probabilities. Answers cut off at the token limit stay: that it did not end is the agent's doing.
     """
-    judged = _judged(credit)
+    judged = judgements(credit)
     counts: Counter[str] = Counter()
     rows: list[Row] = []
-    for rounds in _labelled(turns, judged, counts):
+    for rounds in labelled(turns, judged, counts):
         for one in rounds:
-            mean = sum(judged[_place(turn)] for turn in one) / len(one)
+            mean = sum(judged[place_of(turn)] for turn in one) / len(one)
             for turn in one:
                 source = turn["agent"]
                 if source not in learners:
@@ -93,26 +96,8 @@ def advantage_rows(turns: Sequence[Row], credit: Sequence[Row], learners: Mappin
                 elif not turn["token_ids"] or turn["logprobs"] is None or turn["prompt_ids"] is None:
                     counts[f"{source}: no ids or log-probabilities"] += 1
                 else:
-                    value = float(judged[_place(turn)])
+                    value = float(judged[place_of(turn)])
                     counts[f"{source}: kept"] += 1
                     row = {**sft_row(turn, value), "agent": learners[source]}
                     rows.append({**row, "logprobs": turn["logprobs"], "advantage": value - mean})
     return Counted(rows, counts)
-
-
-def _labelled(turns: Sequence[Row], judged: Judged, counts: Counter[str]) -> Iterator[list[list[Row]]]:
-    """The rounds of every episode that has a label; the others are counted."""
-    for group in by_episode(turns).values():
-        rounds = in_rounds(group)
-        if _place(rounds[0][0]) in judged:
-            yield rounds
-        else:
-            counts["episodes without a label"] += 1
-
-
-def _judged(credit: Sequence[Row]) -> Judged:
-    return {_place(row): row["agrees"] for row in credit}
-
-
-def _place(row: Row) -> tuple[str, int, int]:
-    return row["problem"], row["take"], row["turn"]

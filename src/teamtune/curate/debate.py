@@ -5,8 +5,8 @@
     D^C+_n   critic n's last answers that equal it where the first one did too: kept right
     D^C_n    share w of D^C-_n and 1 - w of D^C+_n, as many as both sides allow
 
-One row is an SFT row (`curate/sft.py`) with the column "kind": "first", "corrected", "kept right" or
-"own earlier turn".
+One row is an SFT row (`curate/sft.py`) with the column "kind": "first", "corrected", "kept right", "between" (of a
+debate of three rounds or more, for a single model that learns from all) or "own earlier turn".
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from teamtune.credit.consensus import in_rounds
+from teamtune.credit.consensus import Judged, judgements, labelled
 from teamtune.curate.sft import sft_row
 from teamtune.store import Counted
-from teamtune.types import UNFIT, Row, TeamtuneError, by_episode
+from teamtune.types import UNFIT, Row, TeamtuneError, place_of
 from teamtune.vote import lot
 
 Masking = Literal["final", "all"]
 """Which turns of a critic's conversation bear loss: the last one, which is what is to be learned, or every answer of
 the conversation, a wrong first one included (the published code)."""
-GOOD = ("first", "corrected", "kept right")
+GOOD = ("first", "corrected", "kept right", "between")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +59,22 @@ def debate_rows(
     turns, credit: a Turn table and the rows that `credit.consensus` gives for it.
     learners: who learns from the turns of whom. {"generator-1": "generator-1", ...} is the method; one learner for all
         is a single model on the union of their data; who is left out teaches nobody.
-    weight: w, the share of corrected answers among a critic's; None takes every answer that equals the label. Where one
-        of the two sets is empty, and w is neither 0 nor 1, the other one is taken whole, and that is counted.
+    weight: w, the share of corrected answers among a critic's; None takes every answer that equals the label, those
+        between the first and the last round too. Where one of the two sets is empty, and w is neither 0 nor 1, the
+        other one is taken whole, and that is counted.
 
-    Every answer of a learner's sources is counted once, by agent and kind; what the weight leaves out is counted too.
+    Every answer of a learner's sources is counted once, by agent and kind (those between the first and the last round
+    only where they are taken); what the weight leaves out is counted too.
 
     Raises TeamtuneError for a weight out of [0, 1].
     """
     if weight is not None and not 0 <= weight <= 1:
         raise TeamtuneError(f"weight is {weight}; it must lie in [0, 1]")
-    judged = {(row["problem"], row["take"], row["turn"]): row["agrees"] for row in credit}
+    judged = judgements(credit)
     counts: Counter[str] = Counter()
     sets: dict[str, dict[str, list[Case]]] = {source: {kind: [] for kind in GOOD} for source in learners}
-    for key, group in by_episode(turns).items():
-        rounds = in_rounds(group)
-        if (*key, rounds[0][0]["turn"]) not in judged:
-            counts["episodes without a label"] += 1
-            continue
-        for case in cases(rounds, judged, masking):
+    for rounds in labelled(turns, judged, counts):
+        for case in cases(rounds, judged, masking, between=weight is None):
             source, finish = case.turn["agent"], case.turn["finish"]
             if source not in sets:
                 continue
@@ -90,19 +88,19 @@ def debate_rows(
     rows: list[Row] = []
     for source, learner in learners.items():
         kinds = sets[source]
-        both = [*kinds["corrected"], *kinds["kept right"]]
+        both = [*kinds["between"], *kinds["corrected"], *kinds["kept right"]]
         later = both if weight is None else mixed(source, kinds["corrected"], kinds["kept right"], weight, seed, counts)
         rows += [row for case in (*kinds["first"], *later) for row in case.rows(learner)]
     return Counted(rows, counts)
 
 
-def cases(
-    rounds: Sequence[Sequence[Row]], judged: Mapping[tuple[str, int, int], bool], masking: Masking
-) -> Iterator[Case]:
-    """The first and the last answer of every place of an episode, by what they are good for."""
-    agrees = lambda turn: judged[turn["problem"], turn["take"], turn["turn"]]  # noqa: E731
+def cases(rounds: Sequence[Sequence[Row]], judged: Judged, masking: Masking, between: bool = False) -> Iterator[Case]:
+    """The first and the last answer of every place of an episode, by what they are good for; those `between` too."""
+    agrees = lambda turn: judged[place_of(turn)]  # noqa: E731
     for place, opening in enumerate(rounds[0]):
         yield Case("first" if agrees(opening) else "first answer off the label", opening)
+        for turn in (one[place] for one in rounds[1:-1] if between):
+            yield Case("between" if agrees(turn) else "answer between off the label", turn)
         if len(rounds) > 1:
             last = rounds[-1][place]
             good = "kept right" if agrees(opening) else "corrected"

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from teamtune.store import Counted
-from teamtune.types import UNFIT, Row, TeamtuneError
+from teamtune.types import UNFIT, Row, TeamtuneError, place_of
 from teamtune.vote import lot
 
 
@@ -65,18 +65,18 @@ def sft_rows(
 
 def valued_turns(turns: Sequence[Row], values: Sequence[Row], agents: Sequence[str]) -> list[tuple[Row, Row]]:
     """The turns of `agents` with their value rows, sorted by problem, take and turn."""
-    valued = {_place(row): row for row in values}
+    valued = {place_of(row): row for row in values}
     present = dict.fromkeys(turn["agent"] for turn in turns)
     for agent in agents:
         if agent not in present:
             names = ", ".join(present) or "nobody"
             raise TeamtuneError(f"agent {agent!r} has no turns to train on; name agents of these: {names}")
-    chosen = sorted((turn for turn in turns if turn["agent"] in agents), key=_place)
+    chosen = sorted((turn for turn in turns if turn["agent"] in agents), key=place_of)
     for turn in chosen:
-        if _place(turn) not in valued:
-            problem, take, index = _place(turn)
+        if place_of(turn) not in valued:
+            problem, take, index = place_of(turn)
             raise TeamtuneError(f"problem {problem!r} take {take} turn {index} has no value; back its episode up first")
-    return [(turn, valued[_place(turn)]) for turn in chosen]
+    return [(turn, valued[place_of(turn)]) for turn in chosen]
 
 
 def context(turn: Row) -> str:
@@ -112,10 +112,6 @@ def over_cap(rows: Sequence[Row], kept: Sequence[Row], cap: int) -> dict[tuple[s
     """How many rows of each agent the cap left out; nothing for an agent that lost none."""
     lost = Counter(row["agent"] for row in rows) - Counter(row["agent"] for row in kept)
     return {(agent, f"over the cap of {cap} per problem"): count for agent, count in lost.items()}
-
-
-def _place(row: Row) -> tuple[str, int, int]:
-    return row["problem"], row["take"], row["turn"]
 
 
 def sft_row(turn: Row, value: float) -> Row:

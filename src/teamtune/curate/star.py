@@ -19,7 +19,7 @@ HINT = "(The right answer is {}; show how to get there.)"
 
 
 def hinted(problems: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
-    """The problems whose answer was wrong, with the right one told. Raises nothing; may be empty."""
+    """The problems whose answer was wrong, with the right one told; none where all were right."""
     wrong = {row["problem"] for row in grades if row["score"] != 1}
     return [
         {**row, "question": f"{row['question']}\n{HINT.format(row['answer'])}"}

@@ -11,6 +11,7 @@ import tyro
 from teamtune.engines import EngineSpec
 from teamtune.protocols.pipeline import seats
 from teamtune.recipes.systems import (
+    TEST_SEED,
     System,
     alone_and_together,
     base_team,
@@ -48,7 +49,7 @@ class Baselines:
 def main(cfg: Baselines, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
     test = held_out_split(cfg.task)  # an unknown task stops here, before the run folder is made
-    team, seed = base_team(cfg.model, seats(cfg.sampling), cfg.engine), cfg.seed + 1_000_003
+    team, seed = base_team(cfg.model, seats(cfg.sampling), cfg.engine), cfg.seed + TEST_SEED
     with Run(cfg.out, cfg, command) as run:
         alone = play_solo(run, "test/base-solo", test, team, cfg.engine, 3 * cfg.votes, seed)
         together = play_pipeline(run, "test/base", test, team, cfg.engine, cfg.votes, seed)

@@ -13,9 +13,6 @@ from teamtune.store import Run, Table
 from teamtune.tasks import Split
 from teamtune.types import Team
 
-TEST_SEED = 1_000_003
-"""added to a run's seed, so that test-time draws are others than those of training"""
-
 
 @dataclass(frozen=True, slots=True)
 class Entrant:

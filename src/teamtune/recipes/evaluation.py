@@ -20,7 +20,7 @@ from teamtune.engines import EngineSpec
 from teamtune.protocols.pipeline import ROLES, seats
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.stored import finished, stored_options, with_adapters
-from teamtune.recipes.systems import System, base_team, compare, play_pipeline, trained_tokens
+from teamtune.recipes.systems import TEST_SEED, System, base_team, compare, play_pipeline, trained_tokens
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
@@ -57,7 +57,7 @@ def main(cfg: Evaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
     team = trained_team(cfg.run, cfg.sampling, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
     _, test = splits(cfg.task, trained_on(cfg.run))
-    seed = cfg.seed + 1_000_003
+    seed = cfg.seed + TEST_SEED
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
     playing = [seat for seat in ROLES if seat[0].upper() in cfg.roles and seat not in cfg.untrained]
     tokens = tokens_of(cfg.run, cfg.stage, playing)

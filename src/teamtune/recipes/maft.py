@@ -14,11 +14,11 @@ from rich.console import Console
 from teamtune.embed import check_encoder
 from teamtune.models import check_targets
 from teamtune.protocols import exchange
-from teamtune.recipes.entrants import TEST_SEED, Arena, Entrant
-from teamtune.recipes.maft_rivals import rivals
+from teamtune.recipes.entrants import Arena, Entrant
+from teamtune.recipes.maft_rivals import rivals, untrained_debate
 from teamtune.recipes.maft_team import Lab, Maft, Step, iterations, multiagent
 from teamtune.recipes.measures import Measured, collapse_rows, measure
-from teamtune.recipes.systems import base_team
+from teamtune.recipes.systems import TEST_SEED, base_team
 from teamtune.store import Run
 from teamtune.tasks import Split, elsewhere, splits
 
@@ -31,12 +31,12 @@ def main(cfg: Maft, command: str = "") -> Run:
     others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
     check_targets(cfg.model, cfg.lora.targets)
-    check_encoder(cfg.measures.encoder)
+    check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command) as run:
         lab = Lab(run, cfg, train, base)
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
         watched = Watch(arena, cfg, test)
-        before = watched.look(Entrant("Debate", "base", base, cfg.debate)) if "debate" in cfg.baselines else None
+        before = watched.look(untrained_debate(lab)) if "debate" in cfg.baselines else None
         own: list[Entrant] = []
         for step in iterations(lab, multiagent(lab)):
             own.append(entrant(cfg, step))
@@ -77,8 +77,8 @@ class Watch:
 
     def look_at_all(self, entrants: Sequence[Entrant]) -> None:
         """Measure every debate; the single agent's iterations follow on the untrained debate too."""
-        found = {one.name: self.look(one) for one in entrants if one.debates}
-        before = found.get("Debate")
-        for one in entrants:
-            if one.name.startswith("Single-agent FT, iteration"):
-                before = self.look(one, before)
+        before: Measured | None = None
+        for one in (one for one in entrants if one.debates):
+            single = one.name.startswith("Single-agent FT, iteration")
+            now = self.look(one, before if single else None)
+            before = now if single or one.name == "Debate" else before

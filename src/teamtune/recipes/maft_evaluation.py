@@ -14,14 +14,15 @@ from typing import Annotated
 
 import tyro
 
+from teamtune.embed import check_encoder
 from teamtune.engines import EngineSpec
 from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Summary
-from teamtune.recipes.entrants import TEST_SEED, Arena, Entrant
+from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.measures import Measures, measure
 from teamtune.recipes.stored import finished, stored_options, with_adapters
-from teamtune.recipes.systems import base_team, trained_tokens
+from teamtune.recipes.systems import TEST_SEED, base_team, trained_tokens
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
@@ -65,6 +66,7 @@ def main(cfg: MaftEvaluation, command: str = "") -> Run:
         Entrant("Untrained team", "base", trained.adopt(dict.fromkeys(trained.names)), source.debate),
         Entrant(name, "team", team, source.debate, tokens_of(cfg, source)),
     ]
+    check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command) as run:
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED)
         for one in entrants:

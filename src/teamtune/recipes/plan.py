@@ -55,8 +55,7 @@ def malt_plan(cfg: Malt) -> Plan:
 def maft_plan(cfg: Maft) -> Plan:
     """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
     splits(cfg.task)
-    for told in cfg.eval_tasks:
-        elsewhere(cfg.task, told)
+    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     checked(cfg.model, cfg.engine.kind)
     n, more = cfg.agents, cfg.iterations - 1
     answers, debate = n * cfg.rounds, debate_calls(cfg)
@@ -77,7 +76,7 @@ def maft_plan(cfg: Maft) -> Plan:
     own = ((more + 1) * debate, (more + 1) * debate, debate)
     train, test, further = (sum(column) for column in zip(own, *rivals, strict=True))
     training = cfg.task.train * train
-    testing = cfg.task.test * (test + further * len(cfg.eval_tasks))
+    testing = cfg.task.test * test + others * further
     votes = {"besides": "single answers for as many tokens as a debate takes, counted when that is known"}
     return {
         "generations per debate": debate,

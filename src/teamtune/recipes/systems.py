@@ -24,8 +24,16 @@ from teamtune.protocols.solo import solo
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, grade_turns
-from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
+from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError, place_of
 from teamtune.vote import vote_score
+
+TEST_SEED = 1_000_003
+"""added to a run's seed, so that test-time draws are others than those of training"""
+
+
+def round_seed(seed: int, number: int) -> int:
+    """The seed of a round of training, or an iteration, counted from 1: every one draws anew."""
+    return seed + 10_007 * (number - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +146,11 @@ def agreement(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> fl
 
 def ballots(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> dict[str, list[list[Row]]]:
     """The grades of those who vote together, by problem: one group of the first `votes` takes, or one a take."""
-    graded = {(g["problem"], g["take"], g["turn"]): g for g in grades}
+    graded = {place_of(g): g for g in grades}
     final: dict[str, dict[int, list[Row]]] = {}
     for turn in turns:
         if turn["final"]:
-            key = (turn["problem"], turn["take"], turn["turn"])
+            key = place_of(turn)
             final.setdefault(turn["problem"], {}).setdefault(turn["take"], []).append(graded[key])
     return {problem: _together(takes, votes) for problem, takes in final.items()}
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from teamtune.diversity import FLIPS
 from teamtune.evaluate import Estimate, estimate
-from teamtune.types import Row
+from teamtune.types import Row, place_of
 
 BY_ROUND = ("consensus", "entropy", "disagreement", "copied", "tokens")
 BY_LIKELIHOOD = ("nll", "nll_answer", "kl", "k1", "k3", "base_kl", "first_kl", "first_base_kl")
 BY_EMBEDDING = ("dissimilarity", "dissimilarity_agreeing")
-FLIPS = ("kept right", "corrected", "lost", "kept wrong", "changed wrong")
 
 
 def pseudo_labels(credit: Sequence[Row], grades: Sequence[Row]) -> Row | None:
@@ -29,10 +29,10 @@ def pseudo_labels(credit: Sequence[Row], grades: Sequence[Row]) -> Row | None:
 
     What the label is worth is what the grader said of a turn that agrees with it. Gold is for this table alone.
     """
-    score = {(row["problem"], row["take"], row["turn"]): row["score"] for row in grades}
+    score = {place_of(row): row["score"] for row in grades}
     labels: dict[tuple[str, int], tuple[float, float]] = {}
     for row in credit:
-        place = row["problem"], row["take"], row["turn"]
+        place = place_of(row)
         if row["agrees"] and place in score:
             labels[place[:2]] = (row["margin"], score[place])
     if not labels:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from teamtune.evaluate import accuracy_by_agent, paired_bootstrap
-from teamtune.types import Row, by_episode
+from teamtune.types import Row, by_episode, place_of
 
 MOVES = ("right->right", "wrong->right", "wrong->wrong", "right->wrong")
 BINS = ("0", "(0, ¼]", "(¼, ½]", "(½, ¾]", "(¾, 1)", "1")
@@ -41,7 +41,7 @@ def first_to_last(turns: Sequence[Row], grades: Sequence[Row]) -> list[tuple[flo
     What began it is, of the turns without parents that the last one goes back to, the same agent's (a debater's own
     first answer), else the first (the generator of a pass).
     """
-    score = {(row["problem"], row["take"], row["turn"]): row["score"] for row in grades}
+    score = {place_of(row): row["score"] for row in grades}
     found = []
     for key, rows in by_episode(turns).items():
         by_index = {row["turn"]: row for row in rows}
@@ -92,10 +92,10 @@ def by_role(played: Mapping[str, tuple[Sequence[Row], Sequence[Row]]], before: s
 
 def _scores(turns: Sequence[Row], grades: Sequence[Row]) -> dict[str, dict[str, float]]:
     """{agent: {problem: mean score of its turns}}."""
-    author = {(row["problem"], row["take"], row["turn"]): row["agent"] for row in turns}
+    author = {place_of(row): row["agent"] for row in turns}
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for grade in grades:
-        agent = author[grade["problem"], grade["take"], grade["turn"]]
+        agent = author[place_of(grade)]
         found[agent][grade["problem"]].append(grade["score"])
     return {agent: {p: sum(s) / len(s) for p, s in group.items()} for agent, group in found.items()}
 

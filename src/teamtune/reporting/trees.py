@@ -22,16 +22,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from teamtune.reporting.measures import ancestors, leaves
-from teamtune.types import Row, by_episode
+from teamtune.types import Place, Row, by_episode, place_of
 
 LIGHT = ("problem", "take", "turn", "agent", "tag", "parents", "final")
 """Columns of a Turn table that statistics need."""
 FULL = (*LIGHT, "messages", "text", "finish")
-Place = tuple[str, int, int]
-
-
-def place(row: Row) -> Place:
-    return row["problem"], row["take"], row["turn"]
 
 
 def mix(problems: Sequence[str], kind: Callable[[str], Any], limit: int) -> list[str]:
@@ -49,10 +44,10 @@ def mix(problems: Sequence[str], kind: Callable[[str], Any], limit: int) -> list
 
 def right_shares(turns: Sequence[Row], grades: Sequence[Row]) -> dict[str, float]:
     """How many of a problem's leaves are right, over all its takes."""
-    score = {place(row): row["score"] for row in grades}
+    score = {place_of(row): row["score"] for row in grades}
     found: dict[str, list[float]] = defaultdict(list)
     for (problem, _), rows in by_episode(turns).items():
-        found[problem] += [score.get(place(leaf), 0.0) for leaf in leaves(rows)]
+        found[problem] += [score.get(place_of(leaf), 0.0) for leaf in leaves(rows)]
     return {problem: sum(scores) / len(scores) for problem, scores in found.items()}
 
 
@@ -82,9 +77,9 @@ class _Marks:
     """What the other tables say about a turn, by its place."""
 
     def __init__(self, grades: Sequence[Row], values: Sequence[Row], sft: Sequence[Row], pairs: Sequence[Row]) -> None:
-        self.grades = {place(row): row for row in grades}
-        self.values = {place(row): row for row in values}
-        self.sft: Collection[Place] = {place(row) for row in sft}
+        self.grades = {place_of(row): row for row in grades}
+        self.values = {place_of(row): row for row in values}
+        self.sft: Collection[Place] = {place_of(row) for row in sft}
         self.over: dict[Place, list[list[int]]] = defaultdict(list)
         self.under: dict[Place, list[list[int]]] = defaultdict(list)
         for row in pairs:
@@ -93,7 +88,7 @@ class _Marks:
             self.under[row["problem"], bad[0], bad[1]].append(good)
 
     def of(self, row: Row) -> Row:
-        here = place(row)
+        here = place_of(row)
         told: Row = {}
         if here in self.grades:
             told |= {key: self.grades[here][key] for key in ("parsed", "score")}
@@ -110,10 +105,10 @@ def _problem(name: str, episodes: Sequence[Sequence[Row]], marks: _Marks) -> Row
         by_index = {row["turn"]: row for row in rows}
         turns = [_turn(row, by_index, prompts) | marks.of(row) for row in rows]
         shown.append({"take": rows[0]["take"], "rounds": _in_rounds(rows, by_index), "turns": turns})
-    ends = [place(leaf) for rows in episodes for leaf in leaves(rows)]
+    ends = [place_of(leaf) for rows in episodes for leaf in leaves(rows)]
     graded = [marks.grades[end] for end in ends if end in marks.grades]
     right = sum(grade["score"] == 1 for grade in graded)
-    everywhere = [marks.grades.get(place(row)) for rows in episodes for row in rows]
+    everywhere = [marks.grades.get(place_of(row)) for rows in episodes for row in rows]
     answers = (grade["parsed"] for grade in everywhere if grade and grade["score"] == 1)
     return {
         "id": name,

@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from teamtune.grading import Grader, label
+from teamtune.grading import label
 from teamtune.grading.text import is_date
 from teamtune.store import Counted
 from teamtune.tasks.spec import TaskSpec
-from teamtune.tasks.stages import problems_in
+from teamtune.tasks.stages import alike, beside_each_other, problems_in, unread
 from teamtune.types import Problem, Row
 
 
@@ -29,20 +29,14 @@ def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -
     usual = usual_label(known)
     blind = {problem.id: blinded(problem, usual) for problem in known}
     grader = task.grade("train")
-    asked = dict.fromkeys((turn["problem"], turn["text"]) for turn in turns)
-    read = {place: grader(blind[place[0]], place[1]).parsed for place in asked}
-    found: dict[str, set[str]] = {}
-    for (name, _), parsed in read.items():
-        if parsed is not None:
-            found.setdefault(name, set()).add(parsed)
-    same = {name: merged(blind[name], sorted(answers), grader) for name, answers in found.items()}
+    asked = list(dict.fromkeys((turn["problem"], turn["text"]) for turn in turns))
+    one = lambda place: grader(blind[place[0]], place[1]).parsed  # noqa: E731
+    read = alike(dict(zip(asked, beside_each_other(one, asked), strict=True)), blind, grader)
     rows: list[Row] = []
     for turn in turns:
-        parsed = read[turn["problem"], turn["text"]]
         key = {name: turn[name] for name in ("problem", "take", "turn")}
-        rows.append({**key, "parsed": None if parsed is None else same[turn["problem"]][parsed]})
-    unread = (turn["agent"] for turn, row in zip(turns, rows, strict=True) if row["parsed"] is None)
-    return Counted(rows, Counter(f"{agent}: no answer found" for agent in unread))
+        rows.append({**key, "parsed": read[turn["problem"], turn["text"]]})
+    return Counted(rows, unread(turns, rows))
 
 
 SHOWN = ("choices", "level", "subject")
@@ -72,22 +66,3 @@ def blinded(problem: Problem, usual: str = "yes") -> Problem:
         hidden = r"\square" if re.search(r"\\[a-zA-Z]|\^", gold) else "?"
     meta = {name: value for name, value in problem.meta.items() if name in SHOWN}
     return replace(problem, answer=hidden, meta=meta)
-
-
-def merged(problem: Problem, answers: Sequence[str], grader: Grader) -> dict[str, str]:
-    """Each answer with the one that stands for all that are equal to it: the first in their order.
-
-    A grader of a user's own says what it parses, and nothing more is made of it.
-    """
-    stands: dict[str, str] = {}
-    ours = getattr(grader, "__module__", "").startswith("teamtune.")
-    for answer in answers:
-        kin = (one for one in dict.fromkeys(stands.values()) if ours and equal(problem, one, answer, grader))
-        stands[answer] = next(kin, answer)
-    return stands
-
-
-def equal(problem: Problem, one: str, other: str, grader: Grader) -> bool:
-    """Whether the grader takes one answer for the other, in either box or mark."""
-    asked = replace(problem, answer=one, question="")
-    return any(grader(asked, form.format(other)).score == 1 for form in ("\\boxed{{{}}}", "Answer: {}"))

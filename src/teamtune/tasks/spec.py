@@ -118,9 +118,27 @@ class TaskSpec:
         name = self.name(split)
         return find_grader(self.grader) if name == OWN else find(name).grade
 
+    def most(self) -> int | None:
+        """How many problems there are to test on; None where they are made without end."""
+        name = self.name("test")
+        if name != OWN and not hasattr(find(name), "DATASET"):
+            return None
+        pool, shared = self._pool(name, self.held_out)
+        return len(pool) - (self.train if shared else 0)
+
     def _drawn(self, name: str, split: str, count: int) -> list[Problem]:
         """Problems of a data set by lot. Where train and held-out problems share a pool, train takes the front of the
         lots and the others the back, and there must be enough for both."""
+        pool, shared = self._pool(name, split)
+        wanted = self.train + self.test if shared else count
+        if wanted > len(pool):
+            apart = f" ({self.train} to train on and {self.test} apart from them)" if shared else ""
+            raise TeamtuneError(f"{name} {split} has {len(pool)} problems; {wanted} are asked for{apart}, take fewer")
+        lots = by_lot(pool, self.data_seed)
+        return lots[len(lots) - count :] if shared and split != "train" else lots[:count]
+
+    def _pool(self, name: str, split: str) -> tuple[list[Problem], bool]:
+        """The problems of a data set that a split may take, and whether the other split takes from the same ones."""
         elsewhere = bool(self.test_data) or name != self.task
         data = self.data if split == "train" or not elsewhere else self.test_data
         dataset = self._own(data) if name == OWN else find(name).DATASET
@@ -133,13 +151,7 @@ class TaskSpec:
             carved or (one_pool and split != "dev") or (split == "train" and self._carves(theirs))
         )
         pool = read_pool(dataset, "train" if carved else split, data, self.levels)
-        pool = chosen(pool, self.levels, self.subjects, f"{name} {split}")
-        wanted = self.train + self.test if shared else count
-        if wanted > len(pool):
-            apart = f" ({self.train} to train on and {self.test} apart from them)" if shared else ""
-            raise TeamtuneError(f"{name} {split} has {len(pool)} problems; {wanted} are asked for{apart}, take fewer")
-        lots = by_lot(pool, self.data_seed)
-        return lots[len(lots) - count :] if shared and split != "train" else lots[:count]
+        return chosen(pool, self.levels, self.subjects, f"{name} {split}"), shared
 
     def _carves(self, theirs: list[dict[str, str]]) -> bool:
         return self.held_out == "dev" and not all("dev" in splits for splits in theirs)

@@ -16,10 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from teamtune.grading import Grader
+from teamtune.grading.merge import merged
 from teamtune.store import Counted, Run, Table
 from teamtune.tasks.find import MADE, check_apart, find
 from teamtune.tasks.spec import TaskSpec
@@ -27,6 +30,8 @@ from teamtune.types import Grade, Problem, Row, TeamtuneError
 
 THREADS = 8  # graders that wait (for a worker, for a server) wait beside each other
 FEW = 64
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def problem_row(problem: Problem) -> Row:
@@ -72,20 +77,24 @@ def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, S
 
 
 def elsewhere(task: TaskSpec, told: str) -> Split:
-    """Test problems of another task, told as NAME or NAME:LEVEL, as many as the task's own and apart from what it
-    trains on."""
-    name, _, level = told.partition(":")
+    """Test problems of another task, told as NAME, NAME:LEVEL, NAME=PATH or NAME:LEVEL=PATH, where PATH holds its data:
+    as many as the task's own or as there are, and apart from what the task trains on."""
+    named, _, data = told.partition("=")
+    name, _, level = named.partition(":")
     made = name in MADE or not hasattr(find(name), "DATASET")
     other = TaskSpec(
         task=name,
         level=level if made else "",
         levels=() if made or not level else (level,),
+        data=data,
         train=1,
         test=task.test,
         held_out=task.held_out,
         data_seed=task.data_seed,
         allow_leaks=task.allow_leaks,
     )
+    most = other.most()
+    other = other if most is None else replace(other, test=min(task.test, most))
     return replace(splits(other, task)[1], place=f"{name}-{level}" if level else name)
 
 
@@ -103,7 +112,8 @@ def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0) -> Count
 def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, split: str) -> Counted:
     """A grade for every turn: what was read in it, by which rule, and whether and why that is right.
 
-    Equal texts on the same problem are graded once. Turns that a grader of yours cannot judge are counted.
+    Equal texts on the same problem are graded once. Equal answers of a problem have the same text in "parsed", so that
+    they vote together. Turns that a grader of yours cannot judge are counted.
     """
     known = {problem.id: problem for problem in problems_in(problems)}
     grader = task.grade(split)
@@ -117,16 +127,40 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
             )
         return found
 
-    if len(asked) <= FEW:
-        graded = dict(zip(asked, map(one, asked), strict=True))
-    else:
-        with ThreadPoolExecutor(THREADS) as pool:
-            graded = dict(zip(asked, pool.map(one, asked), strict=True))
+    graded = dict(zip(asked, beside_each_other(one, asked), strict=True))
+    stands = alike({place: found.parsed for place, found in graded.items()}, known, grader)
     rows: list[Row] = []
     for turn in turns:
-        found = graded[turn["problem"], turn["text"]]
+        place = turn["problem"], turn["text"]
+        found, parsed = graded[place], stands[place]
         key = {name: turn[name] for name in ("problem", "take", "turn")}
-        told = {"parsed": found.parsed, "score": found.score, "rule": found.rule, "reason": found.reason}
-        rows.append({**key, **told})
-    unread = (turn["agent"] for turn, row in zip(turns, rows, strict=True) if row["parsed"] is None)
-    return Counted(rows, Counter(f"{agent}: no answer found" for agent in unread))
+        reason = found.reason if parsed == found.parsed else f"{found.reason}; {found.parsed} counts as {parsed}"
+        rows.append({**key, "parsed": parsed, "score": found.score, "rule": found.rule, "reason": reason})
+    return Counted(rows, unread(turns, rows))
+
+
+def unread(turns: Sequence[Row], rows: Sequence[Row]) -> Counter[str]:
+    """How many turns of each agent have no answer that could be read."""
+    silent = (turn["agent"] for turn, row in zip(turns, rows, strict=True) if row["parsed"] is None)
+    return Counter(f"{agent}: no answer found" for agent in silent)
+
+
+def beside_each_other(one: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """`one` of each item, in threads where they are many."""
+    if len(items) <= FEW:
+        return [one(item) for item in items]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(one, items))
+
+
+def alike(
+    read: Mapping[tuple[str, str], str | None], problems: Mapping[str, Problem], grader: Grader
+) -> dict[tuple[str, str], str | None]:
+    """{(problem, text): answer} with one answer standing for all that are equal to it."""
+    found: dict[str, set[str]] = {}
+    for (name, _), parsed in read.items():
+        if parsed is not None:
+            found.setdefault(name, set()).add(parsed)
+    one = lambda name: merged(problems[name], sorted(found[name]), grader)  # noqa: E731
+    same = dict(zip(found, beside_each_other(one, list(found)), strict=True))
+    return {place: None if parsed is None else same[place[0]][parsed] for place, parsed in read.items()}
