@@ -128,7 +128,9 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
         return found
 
     graded = dict(zip(asked, beside_each_other(one, asked), strict=True))
-    stands = alike({place: found.parsed for place, found in graded.items()}, known, grader)
+    stands: dict[tuple[str, str], str | None] = {}
+    for score in {found.score for found in graded.values()}:  # what is right never stands for what is wrong
+        stands |= alike({place: one.parsed for place, one in graded.items() if one.score == score}, known, grader)
     rows: list[Row] = []
     for turn in turns:
         place = turn["problem"], turn["text"]
