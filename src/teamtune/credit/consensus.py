@@ -71,18 +71,21 @@ def consensus(turns: Sequence[Row], parsed: Sequence[Row], ties: TiePolicy = "ra
     return Counted(rows, counts)
 
 
-def in_rounds(group: Sequence[Row]) -> list[list[Row]]:
-    """The answering turns of one episode, round by round, agents in their order; summaries are left out.
+def in_rounds(group: Sequence[Row], name: str = "round") -> list[list[Row]]:
+    """The answering turns of one episode, round by round, agents in their order; summaries and scores are left out.
+
+    name: what the protocol's tags call a round: "round-1", or "turn-1" in a discussion.
 
     Raises TeamtuneError where there are none.
     """
     found: dict[int, list[Row]] = {}
     for turn in group:
         kind, _, number = turn["tag"].partition("-")
-        if kind == "round":
+        if kind == name:
             found.setdefault(int(number), []).append(turn)
     if not found:
-        raise TeamtuneError(f"problem {group[0]['problem']!r} has no turns tagged round-1: play protocols.exchange")
+        played = "protocols.exchange" if name == "round" else "protocols.discussion"
+        raise TeamtuneError(f"problem {group[0]['problem']!r} has no turns tagged {name}-1: play {played}")
     return [sorted(found[number], key=lambda turn: turn["turn"]) for number in sorted(found)]
 
 

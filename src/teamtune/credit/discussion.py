@@ -1,0 +1,194 @@
+"""MAPoRL's rewards (Park et al., 2025): what an answer is worth to the discussion that it is part of.
+
+In, the answers of two agents over two turns, with their scores and whether they are right (other columns left out):
+
+    {"problem": "p", "take": 0, "turn": 0, "agent": "turn-1", "tag": "turn-1"}      score 0.2, wrong
+    {"problem": "p", "take": 0, "turn": 1, "agent": "turn-1", "tag": "turn-1"}      score 0.9, right
+    {"problem": "p", "take": 0, "turn": 2, "agent": "turn-2", "tag": "turn-2"}      score 0.6, right: it was persuaded
+    {"problem": "p", "take": 0, "turn": 3, "agent": "turn-2", "tag": "turn-2"}      score 0.8, right
+
+Out, one row an answer:
+
+    {"problem": "p", "take": 0, "turn": 2, "agent": "turn-2", "tag": "turn-2", "place": 0, "number": 2, "score": 0.6,
+     "right": True, "penalty": "", "base": 0.6, "incentive": 1.0, "reward": 1.6}
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from teamtune.credit.consensus import in_rounds
+from teamtune.credit.penalty import Gate, fault
+from teamtune.store import Counted
+from teamtune.types import Place, Row, TeamtuneError, by_episode, place_of
+
+Rule = Literal["influence", "immediate", "cumulative", "last-own", "last-shared", "current-shared"]
+Cell = tuple[bool, bool, bool]
+"""Right or wrong: of a revision (own before, own after, others before), of an influence (others before, others after,
+own before)."""
+Incentive = tuple[float, str]
+"""A sign, and the coefficient that it goes with."""
+
+R, W = True, False
+PAPER: tuple[Mapping[Cell, Incentive], Mapping[Cell, Incentive]] = (
+    {(R, W, R): (-1, "alpha_1"), (R, W, W): (-1, "alpha_0"), (W, R, W): (1, "alpha_0"), (W, R, R): (1, "alpha_1")},
+    {(R, W, R): (-1, "beta_1"), (R, W, W): (-1, "beta_0"), (W, R, W): (1, "beta_0"), (W, R, R): (1, "beta_1")},
+)
+"""Tables 1 and 2 of the paper, revision and influence: a cell that is not here pays nothing."""
+OFFICIAL_CODE: tuple[Mapping[Cell, Incentive], Mapping[Cell, Incentive]] = (
+    {(R, W, R): (-1, "alpha_1"), (R, W, W): (-1, "alpha_0"), (W, R, W): (1, "alpha_1"), (W, R, R): (1, "alpha_0")},
+    {(W, R, R): (-1, "beta_1"), (W, R, W): (-1, "beta_0"), (R, W, W): (1, "beta_1"), (R, W, R): (1, "beta_0")},
+)
+"""What the published code pays instead; no renaming of coefficients makes the two equal (specification 3.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incentives:
+    """What correcting oneself and persuading others earn, and the opposite costs."""
+
+    alpha_0: float = 0.0
+    """critical reasoning: to come right where the others are wrong"""
+    alpha_1: float = 0.0
+    """to be persuaded by those who are right"""
+    beta_0: float = 0.0
+    """to have been wrong and yet of use to the others"""
+    beta_1: float = 0.0
+    """to persuade while right"""
+    table: Literal["paper", "official-code"] = "paper"
+    ties: Literal["none", "include-self"] = "none"
+    """others of whom half are right have no opinion; or the agent's own answer settles it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """How scores become rewards."""
+
+    rule: Rule = "influence"
+    gamma: float = 0.3
+    """discount of later turns; the paper names 1, its code has 0.3"""
+    incentives: Incentives = Incentives()
+    right_by: Literal["grader", "scorer"] = "grader"
+    """who says what is right for incentives; a scorer does above one half"""
+    gate: Gate = Gate()
+    penalty: float = -10.0
+    """stands in for the score of an answer that does not pass the gate"""
+    scope: Literal["propagate", "self"] = "propagate"
+    """propagate: a penalty counts wherever its answer's score does (as published); self: it is the answer's own reward,
+    and nobody else's changes"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 1:
+            raise TeamtuneError(f"gamma of the rewards is {self.gamma}; it must lie in [0, 1]")
+        if not math.isfinite(self.penalty):
+            raise TeamtuneError(f"penalty is {self.penalty}; it must be finite")
+
+
+def base_rewards(
+    scores: Float[np.ndarray, "turns agents"], rule: Rule = "influence", gamma: float = 0.3
+) -> Float[np.ndarray, "turns agents"]:
+    """The rewards of appendix F, without incentives; D_t = sum over t' >= t of gamma^(t' - t).
+
+    immediate       s_ta
+    cumulative      (1/D_t) sum over t' >= t of gamma^(t' - t) s_t'a
+    influence       (1/D_t) [s_ta + sum over t' > t of gamma^(t' - t) mean over all agents of s_t'j]
+    last-own, last-shared, current-shared      s_Ta, its mean over all agents, the mean of s_t over all agents
+    """
+    turns = len(scores)
+    shared = np.repeat(scores.mean(1, keepdims=True), scores.shape[1], axis=1)
+    if rule == "immediate":
+        return scores.copy()
+    if rule == "current-shared":
+        return shared
+    if rule in ("last-own", "last-shared"):
+        return np.repeat((scores if rule == "last-own" else shared)[-1:], turns, axis=0)
+    later = scores if rule == "cumulative" else shared
+    weights = gamma ** np.arange(turns)
+    found = [(scores[t] + weights[1 : turns - t] @ later[t + 1 :]) / weights[: turns - t].sum() for t in range(turns)]
+    return np.stack(found)
+
+
+def incentives(right: Bool[np.ndarray, "turns agents"], options: Incentives) -> Float[np.ndarray, "turns agents"]:
+    """What each answer earns for the agent's own revision since the turn before, and for the others' until the next.
+
+    Others without an opinion (half of them right, or nobody there) pay nothing. In the published code an answer of the
+    first turn earns nothing.
+    """
+    revision, influence = PAPER if options.table == "paper" else OFFICIAL_CODE
+    turns, agents = right.shape
+    worth = lambda found: 0.0 if found is None else found[0] * getattr(options, found[1])  # noqa: E731
+    earned = np.zeros(right.shape)
+    for agent in range(agents):
+        own = [bool(one) for one in right[:, agent]]
+        others = [opinion(right[t], agent, options.ties) for t in range(turns)]
+        for t in range(1, turns):
+            before, after = others[t - 1], others[t]
+            if before is None:
+                continue
+            earned[t, agent] += worth(revision.get((own[t - 1], own[t], before)))
+            if after is not None and (t > 1 or options.table == "paper"):
+                earned[t - 1, agent] += worth(influence.get((before, after, own[t - 1])))
+    return earned
+
+
+def opinion(right: Bool[np.ndarray, " agents"], agent: int, ties: Literal["none", "include-self"]) -> bool | None:
+    """Whether most of the other agents are right; None where there is no majority among them."""
+    others = np.delete(right, agent)
+    if not others.size:
+        return None
+    share = others.mean()
+    if share == 0.5 and ties == "include-self":
+        share = right.mean()
+    return None if share == 0.5 else bool(share > 0.5)
+
+
+def discussion_rewards(
+    turns: Sequence[Row], grades: Sequence[Row], scores: Mapping[Place, float], options: Rewards
+) -> Counted:
+    """One row an answer, in the order of `turns`; counts every penalty by its cause and every incentive that is paid.
+
+    turns: a Turn table of `protocols.discussion`; answers have the tags "turn-1" to "turn-T".
+    grades: of every answer; `parsed` None is an answer that could not be read.
+    scores: of every answer, in [0, 1]: a learned scorer's, or the grader's own.
+
+    Raises TeamtuneError for an answer without a score or a grade.
+    """
+    graded = {place_of(row): row for row in grades}
+    counts: Counter[str] = Counter()
+    rows: dict[Place, Row] = {}
+    for (problem, take), group in by_episode(turns).items():
+        rounds = in_rounds(group, "turn")
+        for turn in (turn for one in rounds for turn in one):
+            if place_of(turn) not in graded or place_of(turn) not in scores:
+                lacks = "grade" if place_of(turn) not in graded else "score"
+                raise TeamtuneError(f"problem {problem!r} take {take} turn {turn['turn']} has no {lacks}; give one")
+        table = np.array([[scores[place_of(turn)] for turn in one] for one in rounds], dtype=float)
+        faults = [[fault(turn, graded[place_of(turn)]["parsed"], options.gate) for turn in one] for one in rounds]
+        bad = np.array([[bool(cause) for cause in one] for one in faults])
+        if options.right_by == "grader":
+            right = np.array([[graded[place_of(turn)]["score"] == 1 for turn in one] for one in rounds])
+        else:
+            right = (table > 0.5) & ~bad
+        whole = options.scope == "propagate"
+        base = base_rewards(np.where(bad & whole, options.penalty, table), options.rule, options.gamma)
+        base = base if whole else np.where(bad, options.penalty, base)
+        paid = incentives(right, options.incentives)
+        for t, one in enumerate(rounds):
+            for place, turn in enumerate(one):
+                cause = faults[t][place]
+                counts.update([f"{turn['agent']}: penalty, {cause}"] if cause else [])
+                counts.update([f"{turn['agent']}: incentive {paid[t, place]:+g}"] if paid[t, place] else [])
+                named = {name: turn[name] for name in ("problem", "take", "turn", "agent", "tag")}
+                named |= {"place": place, "number": t + 1, "score": float(table[t, place])}
+                told = {"right": bool(right[t, place]), "penalty": cause, "base": float(base[t, place])}
+                incentive = float(paid[t, place])
+                rows[place_of(turn)] = {
+                    **named, **told, "incentive": incentive, "reward": told["base"] + incentive
+                }  # fmt: skip
+    return Counted([rows[place_of(turn)] for turn in turns if place_of(turn) in rows], counts)

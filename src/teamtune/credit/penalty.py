@@ -1,0 +1,73 @@
+"""MAPoRL's gate: what an answer must not do, since agents paid by a learned scorer were seen to do it (appendix G).
+
+fault({"text": "So so so so so so.", "finish": "stop", ...}, "42", Gate())      "repetition"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from teamtune.grading.extract import boxed, hashes, marked
+from teamtune.types import Row, TeamtuneError
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What is penalised. Pieces are words and signs of the text, so that the gate is the same for every tokenizer."""
+
+    shortest: int = 50
+    """fewest tokens of an answer; pieces where an engine hides its tokens"""
+    repeats: int = 3
+    """a sequence of 1 to 20 pieces may follow itself so often, one of digits alone always; 0: not looked at"""
+    unread: bool = True
+    """an answer that cannot be read"""
+    after: bool = False
+    """anything after the answer (in the paper, not in its code)"""
+    cut: bool = True
+    """an answer that did not end by itself"""
+
+    def __post_init__(self) -> None:
+        for name in ("shortest", "repeats"):
+            if getattr(self, name) < 0:
+                raise TeamtuneError(f"{name} of the gate is {getattr(self, name)}; it must be 0 (off) or above")
+
+
+LONGEST = 20
+
+
+def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
+    """Why an answer is penalised, the first reason that holds; empty where it is not."""
+    pieces = re.findall(r"\w+|[^\w\s]", turn["text"])
+    if gate.cut and turn["finish"] != "stop":
+        return "not ended"
+    if len(pieces if turn["token_ids"] is None else turn["token_ids"]) < gate.shortest:
+        return "too short"
+    if gate.unread and parsed is None:
+        return "no answer"
+    if gate.repeats and repeated(pieces, gate.repeats):
+        return "repetition"
+    if gate.after and trailing(turn["text"]):
+        return "text after the answer"
+    return ""
+
+
+def repeated(pieces: Sequence[str], times: int = 3, longest: int = LONGEST) -> bool:
+    """Whether a sequence of at most `longest` pieces stands more than `times` times in a row.
+
+    Sequences of digits alone do not count: numbers may have what rows of words should not.
+    """
+    for period in range(1, longest + 1):
+        run = 0  # so many pieces equal the one a period before: `times` periods of them are times + 1 copies
+        for at in range(period, len(pieces)):
+            run = run + 1 if pieces[at] == pieces[at - period] else 0
+            if run >= times * period and not all(piece.isdigit() for piece in pieces[at - period + 1 : at + 1]):
+                return True
+    return False
+
+
+def trailing(text: str) -> str:
+    """What stands after the final answer; signs that close it do not count."""
+    found = boxed(text) or hashes(text) or marked(text)
+    return "" if found is None else text[found[1] :].strip(" \n.$}*)")
