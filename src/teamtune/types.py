@@ -86,6 +86,12 @@ class Agent:
     adapter: str | None = None
     """An immutable LoRA folder in PEFT's layout; new weights always have a new path."""
     trainable: bool = True
+    model: str = ""
+    """Its own base model, where that is another one than the team's."""
+
+
+SCORER = "scorer"
+"""The seat of a learned scorer: its turns are numbers that say how likely an answer is right, and no answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,19 @@ class Team:
     @property
     def names(self) -> list[str]:
         return [agent.name for agent in self.agents]
+
+    @property
+    def models(self) -> list[str]:
+        """All base models, the team's own first."""
+        return list(dict.fromkeys([self.model, *(self.model_of(agent) for agent in self.agents)]))
+
+    def model_of(self, agent: Agent) -> str:
+        """The base model of a seat."""
+        return agent.model or self.model
+
+    def part(self, model: str) -> Team:
+        """The seats of one base model."""
+        return replace(self, model=model, agents=tuple(a for a in self.agents if self.model_of(a) == model))
 
     def __getitem__(self, name: str) -> Agent:
         for agent in self.agents:

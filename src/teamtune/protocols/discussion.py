@@ -1,13 +1,60 @@
-"""Messages of MAPoRL's discussion (Park et al., 2025): peers' answers with a scorer's verdict on each.
+"""MAPoRL's discussion (Park et al., 2025): everybody answers, reads the others and a scorer's verdict, answers again.
 
-The wording is ours; the content of the messages follows the paper's appendix G.
+The wording is ours; the content of the messages follows the paper's appendix G. Who answers is a matter of names, which
+say who shares an adapter with whom, as in `exchange`; two agents over three turns:
+
+    by_policy("turn", 2, 3)                  [["turn-1", "turn-1"], ["turn-2", "turn-2"], ["turn-3", "turn-3"]]
+    by_policy("agent", 2, 3)                 [["agent-1", "agent-2"]] * 3
+    by_policy("agent-turn", 2, 3)            [["agent-1-turn-1", "agent-2-turn-1"], ["agent-1-turn-2", ...], ...]
+    by_policy("shared", 2, 3)                [["agent", "agent"]] * 3
+    by_policy("shared", 2, 3, frozen=True)   [["opener", "opener"], ["agent", "agent"], ["agent", "agent"]]
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from teamtune.types import Message, Problem, user
+from teamtune.grading.extract import final
+from teamtune.play import Play, ask
+from teamtune.protocols.debate import DEBATER, first, listed
+from teamtune.types import SCORER, Agent, Ask, Message, Problem, Sampling, TeamtuneError, Turn, assistant, user
+
+Share = Literal["turn", "agent", "agent-turn", "shared"]
+"""Who has an adapter of its own: every turn, every agent, every agent at every turn, or nobody."""
+OPENER = "opener"
+"""who answers first where the first turn is not trained: the base"""
+
+
+def policy(share: Share, agent: int, turn: int, frozen: bool = False) -> str:
+    """The seat of an agent at a turn, both counted from 0."""
+    if frozen and turn == 0:
+        return OPENER
+    by_turn, by_agent = f"turn-{turn + 1}", f"agent-{agent + 1}"
+    return {"turn": by_turn, "agent": by_agent, "agent-turn": f"{by_agent}-{by_turn}", "shared": "agent"}[share]
+
+
+def by_policy(
+    share: Share, agents: int, turns: int, frozen: bool = False, trained: tuple[int, int] | None = None
+) -> list[list[str]]:
+    """Of every turn, the seats of those who answer.
+
+    trained: (agents, turns) that there are seats for, where the discussion is of another size: a later turn is played
+        by the last turn's seat, and a further agent by that of an agent before it, in order.
+    """
+    most_agents, most_turns = trained or (agents, turns)
+    return [
+        [policy(share, a % most_agents, min(t, most_turns - 1), frozen) for a in range(agents)] for t in range(turns)
+    ]
+
+
+def seats(speakers: Sequence[Sequence[str]], sampling: Sampling, scorer: str | None = None) -> tuple[Agent, ...]:
+    """A seat for every name, and the scorer's. scorer: the folder of a learned one; None where there is none."""
+    names = dict.fromkeys(name for one in speakers for name in one)
+    answering = tuple(Agent(name, DEBATER, sampling, trainable=name != OPENER) for name in names)
+    return (*answering, Agent(SCORER, "", Sampling(0.0), scorer, trainable=False)) if scorer else answering
 
 
 def in_words(score: float) -> str:
@@ -29,8 +76,87 @@ def graded(score: float) -> str:
 def discuss(problem: Problem, own: float, peers: Sequence[tuple[str, float]]) -> Message:
     """The message of one turn: the own score, then the peers' answers with theirs."""
     shown = "\n\n".join(f"Agent {i} ({graded(score)}):\n{text}" for i, (text, score) in enumerate(peers, 1))
+    others = f"The other agents say:\n\n{shown}\n\n" if peers else ""
     return user(
-        f"Your last answer: {graded(own)}.\n\nThe other agents say:\n\n{shown}\n\n"
+        f"Your last answer: {graded(own)}.\n\n{others}"
         "Scores come from a good but imperfect scorer. Weigh all answers, correct yours if it is wrong, "
         f"and give your reasons in short.\n{problem.question}\n{problem.ending}"
     )
+
+
+def unscored(problem: Problem, peers: Sequence[str]) -> Message:
+    """The message of one turn where no score is shown."""
+    others = f"The other agents say:\n\n{listed(peers)}\n\nWeigh all answers, c" if peers else "C"
+    return user(
+        f"{others}orrect yours if it is wrong, and give your reasons in short.\n{problem.question}\n{problem.ending}"
+    )
+
+
+def score(problem: Problem, answer: Turn, number: int) -> Ask:
+    """The ask for an answer's score: the question, and the answer as if it had been given to it at once."""
+    return ask(SCORER, (*first(problem), assistant(answer.text)), f"score-{number}", answer)
+
+
+def score_of(turn: Turn) -> float:
+    """The number in a scorer's turn. Raises TeamtuneError where it is none in [0, 1]."""
+    try:
+        found = float(turn.text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise TeamtuneError(f"the scorer answered {turn.text!r:.60}; a score is a number from 0 to 1")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """When a discussion ends before its last turn: in agreement, and with a good score where there are scores."""
+
+    share: float = 1.1
+    """of the agents who give the same answer; above 1 never (as the published code has it)"""
+    score: float = 0.0
+    """least mean score of those answers"""
+
+    def reached(self, said: Sequence[Turn], scores: Sequence[float]) -> bool:
+        found = [final(turn.text) for turn in said]
+        answers = [" ".join(one.text.split()).casefold() if one and one.text else None for one in found]
+        most, count = max(Counter(answers).items(), key=lambda item: (item[0] is not None, item[1]))
+        if most is None or count / len(said) < self.share:
+            return False
+        own = [value for value, answer in zip(scores, answers, strict=True) if answer == most] if scores else [1.0]
+        return sum(own) / len(own) >= self.score
+
+
+def discussion(
+    problem: Problem,
+    speakers: Sequence[Sequence[str]],
+    scored: bool = False,
+    feedback: bool = True,
+    early: Early = Early(),
+) -> Play:
+    """The play. Every agent keeps its own conversation, whole; of the others it is shown what they said at the turn
+    before. The last turn's answers are for the vote.
+
+    scored: the team's scorer gives every answer a number, in turns "score-1" to "score-T".
+    feedback: scores, where there are any, are shown.
+    """
+    count = len(speakers[0])
+    if any(len(names) != count for names in speakers):
+        raise TeamtuneError(f"turns have {[len(names) for names in speakers]} speakers; give each the same number")
+    talks: list[tuple[Message, ...]] = [first(problem)] * count
+    said: list[Turn] = []
+    for number, names in enumerate(speakers, start=1):
+        read = [[said[n], *said[:n], *said[n + 1 :]] if said else [] for n in range(count)]
+        said = yield [ask(name, talks[n], f"turn-{number}", *read[n]) for n, name in enumerate(names)]
+        judged = (yield [score(problem, turn, number) for turn in said]) if scored else []
+        scores = [score_of(turn) for turn in judged]
+        if number == len(speakers) or early.reached(said, scores):
+            break
+        for n in range(count):
+            peers = [k for k in range(count) if k != n]
+            if scores and feedback:
+                message = discuss(problem, scores[n], [(said[k].text, scores[k]) for k in peers])
+            else:
+                message = unscored(problem, [said[k].text for k in peers])
+            talks[n] = (*talks[n], assistant(said[n].text), message)
+    return said[0].index

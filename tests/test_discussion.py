@@ -1,0 +1,156 @@
+"""MAPoRL's discussion: who sees what, scores between turns, an early end (specification 3.2, 3.13)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from teamtune import Scripted
+from teamtune.engines.scored import Scored
+from teamtune.play import Live, rolling, waves
+from teamtune.protocols.discussion import (
+    OPENER,
+    Early,
+    by_policy,
+    discuss,
+    discussion,
+    in_words,
+    policy,
+    seats,
+    unscored,
+)
+from teamtune.types import SCORER, Ask, Problem, Sampling, Team, TeamtuneError, turn_row
+
+PROBLEM = Problem("p", "What is 2 + 3?", "5", "End with: Answer: <number>")
+
+
+def scorer(asks: Sequence[Ask]) -> list[float]:
+    """Longer answers are better."""
+    return [min(1.0, len(ask.messages[-1].content) / 40) for ask in asks]
+
+
+def say(ask: Ask, seed: int) -> str:
+    return f"{ask.agent} at {ask.tag}, {len(ask.messages)} messages. Answer: 5"
+
+
+def played(speakers: Any, driver: Any = waves, script: Any = say, **how: Any) -> Live:
+    team = Team("none", seats(speakers, Sampling(), "a-folder" if how.get("scored") else None))
+    live = Live(PROBLEM, 0, partial(discussion, speakers=speakers, **how), team)
+    engine = Scored(Scripted(script), scorer)
+    engine.adopt(team)
+    for _ in driver([live], engine, 0):
+        pass
+    return live
+
+
+def test_who_shares_an_adapter() -> None:
+    assert by_policy("turn", 2, 3) == [["turn-1"] * 2, ["turn-2"] * 2, ["turn-3"] * 2]
+    assert by_policy("agent", 2, 3) == [["agent-1", "agent-2"]] * 3
+    assert by_policy("agent-turn", 2, 2)[1] == ["agent-1-turn-2", "agent-2-turn-2"]
+    assert by_policy("shared", 2, 3, frozen=True) == [[OPENER] * 2, ["agent"] * 2, ["agent"] * 2]
+    assert policy("agent", 1, 0, frozen=True) == OPENER
+
+
+def test_a_discussion_of_another_size_than_that_of_training() -> None:
+    assert by_policy("turn", 3, 4, trained=(2, 3)) == [[f"turn-{t}"] * 3 for t in (1, 2, 3, 3)]
+    assert by_policy("agent", 3, 2, trained=(2, 3)) == [["agent-1", "agent-2", "agent-1"]] * 2
+    frozen = by_policy("agent-turn", 3, 3, frozen=True, trained=(2, 2))
+    assert frozen[0] == [OPENER] * 3 and frozen[2] == ["agent-1-turn-2", "agent-2-turn-2", "agent-1-turn-2"]
+
+
+@pytest.mark.parametrize("driver", [waves, rolling])
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.parametrize("agents", [1, 2, 3])
+def test_everybody_keeps_a_conversation_and_roles_alternate(agents: int, scored: bool, driver: Any) -> None:
+    live = played(by_policy("agent", agents, 3), driver, scored=scored)
+    answers = [turn for turn in live.turns if turn.ask.agent != SCORER]
+    assert len(answers) == 3 * agents and len(live.turns) == (2 if scored else 1) * 3 * agents
+    for turn in answers:
+        number = int(turn.ask.tag.removeprefix("turn-")) - 1
+        messages = turn.ask.messages[1:]  # the seat's own system message stands first
+        # 2t + 1, where one message holds the score and what the others said.
+        assert [m.role for m in messages] == (["user", "assistant"] * (number + 1))[:-1]
+        own = [m.content for m in messages if m.role == "assistant"]
+        assert own == [t.text for t in answers if t.ask.agent == turn.ask.agent and t.index < turn.index]
+    assert live.answer == answers[-agents].index
+
+
+def test_peers_are_shown_from_the_turn_before_alone_and_nobody_reads_itself() -> None:
+    live = played(by_policy("agent-turn", 3, 3))
+    last = next(turn for turn in live.turns if turn.ask.agent == "agent-2-turn-3")
+    newest = last.ask.messages[-1].content
+    assert "agent-1-turn-2 at" in newest and "agent-3-turn-2 at" in newest
+    assert "agent-2" not in newest and "turn-1 at" not in newest
+    assert newest.index("agent-1-turn-2") < newest.index("agent-3-turn-2")
+    # What they said before stays where it was said.
+    assert "agent-1-turn-1 at" in last.ask.messages[3].content
+    by_index = {turn.index: turn for turn in live.turns}
+    assert [by_index[i].ask.agent for i in last.ask.parents] == ["agent-2-turn-2", "agent-1-turn-2", "agent-3-turn-2"]
+
+
+def test_scores_are_turns_and_are_shown_or_not() -> None:
+    live = played(by_policy("turn", 2, 2), scored=True)
+    judged = [turn for turn in live.turns if turn.ask.agent == SCORER]
+    assert [turn.ask.tag for turn in judged] == ["score-1", "score-1", "score-2", "score-2"]
+    first = live.turns[0]
+    assert judged[0].ask.parents == (0,)
+    assert [m.role for m in judged[0].ask.messages] == ["user", "assistant"]
+    assert judged[0].ask.messages[-1].content == first.text
+    score = float(judged[0].text)
+    assert score == pytest.approx(scorer([judged[0].ask])[0], abs=1e-8)
+    shown = next(turn for turn in live.turns if turn.ask.tag == "turn-2").ask.messages[-1].content
+    assert f"score {score:.3f}, {in_words(score)}" in shown and "imperfect scorer" in shown
+    hidden = played(by_policy("turn", 2, 2), scored=True, feedback=False)
+    told = next(turn for turn in hidden.turns if turn.ask.tag == "turn-2").ask.messages[-1].content
+    assert "score" not in told and "What is 2 + 3?" in told
+
+
+def test_the_verbal_grades() -> None:
+    said = [in_words(score) for score in (0.0, 0.299, 0.3, 0.599, 0.6, 0.799, 0.8, 1.0)]
+    assert said[0] == said[1] != said[2] == said[3] != said[4] == said[5] != said[6] == said[7]
+    assert "The other agents" not in discuss(PROBLEM, 0.5, []).content
+    assert unscored(PROBLEM, []).content.startswith("Correct yours")
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_an_early_end_in_agreement(scored: bool) -> None:
+    speakers = by_policy("turn", 2, 3)
+    live = played(speakers, scored=scored, early=Early(share=1.0, score=0.5))
+    assert {turn.ask.tag for turn in live.turns} == ({"turn-1", "score-1"} if scored else {"turn-1"})
+    apart = lambda ask, seed: f"Answer: {seed % 1000}"  # noqa: E731
+    assert len(played(speakers, script=apart, early=Early(share=1.0)).turns) == 6
+    unread = lambda ask, seed: "I do not know"  # noqa: E731
+    assert len(played(speakers, script=unread, early=Early(share=1.0)).turns) == 6
+    if scored:
+        assert len(played(speakers, scored=True, early=Early(share=1.0, score=0.99)).turns) == 12
+
+
+def test_a_broken_off_discussion_goes_on_from_its_turns() -> None:
+    speakers = by_policy("turn", 2, 2)
+    whole = played(speakers, scored=True)
+    protocol = partial(discussion, speakers=speakers, scored=True)
+    again = Live(PROBLEM, 0, protocol, whole.team, whole.turns[:5])
+    engine = Scored(Scripted(say), scorer)
+    engine.adopt(whole.team)
+    for _ in waves([again], engine, 0):
+        pass
+    assert [turn_row("p", 0, t) for t in again.turns] == [turn_row("p", 0, t) for t in whole.turns]
+
+
+@pytest.mark.parametrize("told", ["well", "1.5", "nan", "-0.1"])
+def test_a_scorer_that_gives_no_score_is_named(told: str) -> None:
+    speakers = by_policy("turn", 1, 1)
+    team = Team("none", seats(speakers, Sampling(), "a-folder"))
+    live = Live(PROBLEM, 0, partial(discussion, speakers=speakers, scored=True), team)
+    engine = Scripted(lambda ask, seed: told if ask.agent == SCORER else "Answer: 5")
+    engine.adopt(team)
+    with pytest.raises(TeamtuneError, match="a score is a number from 0 to 1"):
+        list(waves([live], engine, 0))
+
+
+def test_turns_of_different_sizes_are_refused() -> None:
+    with pytest.raises(TeamtuneError, match=r"turns have \[2, 1\] speakers"):
+        played([["a", "b"], ["a"]])
