@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from teamtune import Scripted
-from teamtune.engines.scored import Scored
+from teamtune.engines.routed import Routed
 from teamtune.play import Live, rolling, waves
 from teamtune.protocols.discussion import (
     OPENER,
@@ -36,10 +36,16 @@ def say(ask: Ask, seed: int) -> str:
     return f"{ask.agent} at {ask.tag}, {len(ask.messages)} messages. Answer: 5"
 
 
+def routed(team: Team, script: Any) -> Any:
+    judge = Scripted(lambda ask, seed: f"{scorer([ask])[0]:.8f}")
+    answering = Scripted(script)
+    return Routed({name: judge if name == SCORER else answering for name in team.names})
+
+
 def played(speakers: Any, driver: Any = waves, script: Any = say, **how: Any) -> Live:
     team = Team("none", seats(speakers, Sampling(), "a-folder" if how.get("scored") else None))
     live = Live(PROBLEM, 0, partial(discussion, speakers=speakers, **how), team)
-    engine = Scored(Scripted(script), scorer)
+    engine = routed(team, script)
     engine.adopt(team)
     for _ in driver([live], engine, 0):
         pass
@@ -133,7 +139,7 @@ def test_a_broken_off_discussion_goes_on_from_its_turns() -> None:
     whole = played(speakers, scored=True)
     protocol = partial(discussion, speakers=speakers, scored=True)
     again = Live(PROBLEM, 0, protocol, whole.team, whole.turns[:5])
-    engine = Scored(Scripted(say), scorer)
+    engine = routed(whole.team, say)
     engine.adopt(whole.team)
     for _ in waves([again], engine, 0):
         pass

@@ -29,6 +29,7 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
 
   teamtune malt --out DIR       train a generator-verifier-refiner team by MALT and compare it with its baselines
   teamtune maft --out DIR       finetune generators and critics on their own debates (Multiagent Finetuning)
+  teamtune scorer train|eval    a scorer, which says how likely an answer is right, and how good it is
   teamtune baselines --out DIR  the untrained baselines alone
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
   teamtune show DIR             what a run holds: stages, counts, the comparison
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands: dict[str, Callable[[list[str]], None]] = {
         "malt": malt,
         "maft": maft,
+        "scorer": scorer,
         "baselines": baselines,
         "eval": evaluate,
         "show": show,
@@ -93,6 +95,21 @@ def maft(args: list[str]) -> None:
     run_recipe("maft", args, recipe.Maft, recipe.main, maft_plan)
 
 
+def scorer(args: list[str]) -> None:
+    from teamtune.recipes import scorer as recipe
+    from teamtune.recipes.plan import scorer_evaluation_plan, scorer_plan
+
+    if not args or args[0] not in ("train", "eval"):
+        raise TeamtuneError(f"teamtune scorer does train or eval, not {shlex.join(args[:1]) or 'nothing'}")
+    kind, rest = args[0], args[1:]
+    if kind == "train":
+        run_recipe("scorer train", rest, recipe.ScorerTraining, recipe.train, scorer_plan)
+        return
+    _, run = taken(with_file(rest), "--run", "run folder")
+    default = None if run is None else recipe.defaults(Path(run))
+    run_recipe("scorer eval", rest, recipe.ScorerEvaluation, recipe.evaluate, scorer_evaluation_plan, default)
+
+
 def baselines(args: list[str]) -> None:
     from teamtune.recipes import baselines as recipe
     from teamtune.recipes.plan import baselines_plan
@@ -132,7 +149,7 @@ def run_recipe(
     if dry:
         print_plan(cfg, plan(cfg))
         return
-    finish(write_report(recipe(cfg, command_line([name, *args])).path))
+    finish(write_report(recipe(cfg, command_line([*name.split(), *args])).path))
 
 
 def report(args: list[str]) -> None:

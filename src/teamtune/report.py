@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from teamtune.reporting.facts import Facts, gather, outline
+from teamtune.reporting.scorer_section import scorer
 from teamtune.reporting.sections import NONE, compared, head, sections, state
 from teamtune.types import Row, TeamtuneError
 
@@ -89,6 +90,10 @@ def _console() -> Console:
 
 def _print_compared(facts: Facts, console: Console) -> None:
     found = facts["comparison"]
+    for table in scorer(facts["scorer"])["tables"][:1]:
+        console.print(_rich("Scorer", table["columns"], table["rows"], numbers=range(1, 6)))
+    if found is None and facts["scorer"]:
+        return
     if found is None:
         console.print("This run holds no comparison of systems yet.")
         return

@@ -117,8 +117,8 @@ class Team:
 
     @property
     def models(self) -> list[str]:
-        """All base models, the team's own first."""
-        return list(dict.fromkeys([self.model, *(self.model_of(agent) for agent in self.agents)]))
+        """All base models of its seats, in their order."""
+        return list(dict.fromkeys(self.model_of(agent) for agent in self.agents))
 
     def model_of(self, agent: Agent) -> str:
         """The base model of a seat."""

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from teamtune.credit.consensus import in_rounds
 from teamtune.credit.penalty import Gate, fault
 from teamtune.store import Counted
-from teamtune.types import Place, Row, TeamtuneError, by_episode, place_of
+from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, place_of
 
 Rule = Literal["influence", "immediate", "cumulative", "last-own", "last-shared", "current-shared"]
 Cell = tuple[bool, bool, bool]
@@ -88,6 +88,12 @@ class Rewards:
             raise TeamtuneError(f"gamma of the rewards is {self.gamma}; it must lie in [0, 1]")
         if not math.isfinite(self.penalty):
             raise TeamtuneError(f"penalty is {self.penalty}; it must be finite")
+
+
+def scores_in(turns: Sequence[Row]) -> dict[Place, float]:
+    """What the scorer's turns of a Turn table say of the answers that they show."""
+    judged = (turn for turn in turns if turn["agent"] == SCORER)
+    return {(turn["problem"], turn["take"], turn["parents"][0]): float(turn["text"]) for turn in judged}
 
 
 def base_rewards(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from teamtune.play import Engine
-from teamtune.types import Ask, Team, TeamtuneError
+from teamtune.types import SCORER, Ask, Team, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,36 @@ class EngineSpec:
 
 
 def open_engine(spec: EngineSpec, team: Team) -> Engine:
-    """An engine for the team's base model. Adapters come with `adopt`."""
+    """An engine for the team's seats, on as many base models as they have. Adapters come with `adopt`."""
     if spec.kind == "scripted":
         from teamtune.engines.scripted import Scripted
 
         return Scripted(found_script(spec.script))
+    from teamtune.engines.routed import Routed
+
+    seats: dict[str, Engine] = {}
+    for model in team.models:
+        seats |= on_one_base(spec, team.part(model))
+    different = {id(engine): engine for engine in seats.values()}
+    return Routed(seats) if len(different) > 1 else next(iter(different.values()))
+
+
+def on_one_base(spec: EngineSpec, team: Team) -> dict[str, Engine]:
+    """The engines of a team's seats on one base in memory: the scorer's, and that of all others."""
     from teamtune.engines.transformers import TransformersEngine
     from teamtune.models import load_model
 
     model, tokenizer = load_model(team.model, spec.dtype)
-    return TransformersEngine(model, tokenizer, team.model, spec.rows, spec.tokens)
+    seats: dict[str, Engine] = {}
+    if SCORER in team.names:
+        from teamtune.scorer import LearnedScorer
+
+        seats[SCORER] = scorer = LearnedScorer.beside(model, tokenizer, team[SCORER].adapter)
+        model = scorer.model.model
+    others = [name for name in team.names if name != SCORER]
+    if others:
+        seats |= dict.fromkeys(others, TransformersEngine(model, tokenizer, team.model, spec.rows, spec.tokens))
+    return seats
 
 
 def found_script(script: str) -> Callable[[Ask, int], str]:

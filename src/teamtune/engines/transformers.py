@@ -7,7 +7,7 @@ row by row (`sampling.py`) and does not depend on the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -55,6 +55,11 @@ class TransformersEngine:
             self._adapters[agent.adapter] = name
         self.team = team
 
+    def hold(self, adapters: Mapping[str, str]) -> None:
+        """Use adapters that the model has already, {path: name}; one that is being trained has a name for a path."""
+        self._adapters |= adapters
+        self._mixes = mixes(self.model, next(iter(self._adapters.values())))
+
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         requests = [self._request(i, ask, seed) for i, (ask, seed) in enumerate(zip(asks, seeds, strict=True))]
         done: list[Completion] = [Completion("", "overflow", r.prompt, (), ()) for r in requests]
@@ -88,16 +93,16 @@ class TransformersEngine:
     def _run(self, batch: Sequence[Request]) -> list[Completion]:
         names = {request.adapter for request in batch}
         decode = Decoder(self.model, self.stops, self.pad, mixed=self._mixed(names))
-        alone = isinstance(self.model, PeftModel) and names == {BASE} and not self._mixes
+        alone = isinstance(self.model, PeftModel) and names == {BASE}
         with self.model.disable_adapter() if alone else nullcontext():
             found = decode(batch)
         return [self._completion(request, *ids) for request, ids in zip(batch, found, strict=True)]
 
     def _mixed(self, names: set[str]) -> bool:
-        """Whether PEFT must route row by row. One adapter for all rows takes the plain path, which is faster."""
-        if not isinstance(self.model, PeftModel):
+        """Whether PEFT must route row by row. One adapter for all rows, or none, takes the plain path: it is faster."""
+        if not isinstance(self.model, PeftModel) or names == {BASE}:
             return False
-        if len(names) == 1 and BASE not in names:
+        if len(names) == 1:
             self.model.set_adapter(next(iter(names)))
             return False
         return self._mixes

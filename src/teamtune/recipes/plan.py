@@ -15,6 +15,7 @@ from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
 from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
+from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
 from teamtune.tasks import elsewhere, held_out_split, splits
 
 Plan = dict[str, Any]
@@ -87,6 +88,28 @@ def maft_plan(cfg: Maft) -> Plan:
         "rows of one generator at most": cfg.task.train,
         "rows of one critic at most": cfg.task.train if cfg.critics else 0,
     }
+
+
+def scorer_plan(cfg: ScorerTraining) -> Plan:
+    """Generations and rows of a scorer's training, and of its measuring."""
+    splits(cfg.task)
+    checked(cfg.model, cfg.engine.kind)
+    one, sampled, tested = cfg.scorer, cfg.task.train * cfg.scorer.samples, cfg.task.test * cfg.test_samples
+    return {
+        "training generations": sampled,
+        **({"further generations at most": 2 * cfg.task.train * one.ask} if one.ask else {}),
+        "test generations": tested,
+        **tokens(sampled + tested, one.sampling.max_tokens),
+        "rows at most": 2 * one.quota * cfg.task.train if one.quota else sampled,
+    }
+
+
+def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:
+    """Generations of a scorer's measuring."""
+    defaults(cfg.run)
+    held_out_split(cfg.task)
+    tested = cfg.task.test * cfg.test_samples
+    return {"test generations": tested, **tokens(tested, cfg.sampling.max_tokens)}
 
 
 def checked(model: str, engine: str) -> None:

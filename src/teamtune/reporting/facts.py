@@ -15,7 +15,7 @@ from teamtune.evaluate import accuracy_by_agent
 from teamtune.recipes.systems import scores
 from teamtune.reporting import debates, measures, read
 from teamtune.reporting.costs import costs
-from teamtune.reporting.trees import FULL, LIGHT, kind_of, mix, problem_trees, right_shares
+from teamtune.reporting.trees import FULL, LIGHT, answering, kind_of, mix, problem_trees, right_shares
 from teamtune.types import Row
 
 Facts = dict[str, Any]
@@ -86,7 +86,8 @@ def outline(folder: Path) -> Facts:
     }
     found = [name for name in sealed if name.endswith("/comparison")]
     further = [{"task": name.split("/")[1], **one} for name in found if (one := _compared(folder, name, sealed))]
-    return {"run": run, "stages": stages, "comparison": _compared(folder, "comparison", sealed), "further": further}
+    told = {"comparison": _compared(folder, "comparison", sealed), "further": further}
+    return {"run": run, "stages": stages, **told, "scorer": read.table(folder, "calibration") or []}
 
 
 def _compared(folder: Path, name: str, sealed: dict[str, Row]) -> Row | None:
@@ -152,7 +153,7 @@ def system_name(name: str) -> str:
 
 def _played(folder: Path, name: str) -> Tables | None:
     turns, grades = read.table(folder, f"test/{name}/turns", LIGHT), read.table(folder, f"test/{name}/grades")
-    return (turns, grades) if turns and grades else None
+    return (answering(turns), grades) if turns and grades else None
 
 
 def _rounds(stages: Sequence[Row]) -> list[str]:
@@ -242,7 +243,7 @@ def _viewer(folder: Path, stages: Sequence[Row], played: dict[str, Tables]) -> R
 
 
 def _training_set(folder: Path, prefix: str, limit: int) -> Row | None:
-    light = read.table(folder, f"{prefix}turns", LIGHT)
+    light = answering(read.table(folder, f"{prefix}turns", LIGHT) or [])
     if not light:
         return None
     grades, values = (read.table(folder, f"{prefix}{name}") or [] for name in ("grades", "values"))

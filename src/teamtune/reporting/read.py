@@ -71,6 +71,8 @@ def _expected(config: Row) -> list[str]:
         played = [*base, *more, "malt"]
     elif config.get("__type__") == "Maft":
         return _maft(config)
+    elif config.get("__type__") in ("ScorerTraining", "ScorerEvaluation"):
+        return _scorer(config)
     elif config.get("__type__") == "Baselines":
         played = ["base-solo", "base", "debate"]
     elif config.get("__type__") == "Evaluation":
@@ -79,6 +81,15 @@ def _expected(config: Row) -> list[str]:
         played = ["base", "team"]
     tests = [f"test/{name}/{kind}" for name in played for kind in ("turns", "grades")]
     return [*training, "problems/test", *tests, "comparison"] if played else []
+
+
+def _scorer(config: Row) -> list[str]:
+    """The stages of a scorer's training, and of its measuring."""
+    training: list[str] = []
+    if "scorer" in config:
+        asked = ["asked-for", "more-turns", "more", "more-grades"] if config["scorer"]["ask"] else []
+        training = ["problems/train", *(f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit"))]
+    return [*training, "problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"]
 
 
 def _maft(config: Row) -> list[str]:

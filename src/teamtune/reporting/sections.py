@@ -10,7 +10,7 @@ One section:
 
 from __future__ import annotations
 
-from teamtune.reporting import debate_sections
+from teamtune.reporting import debate_sections, scorer_section
 from teamtune.reporting.facts import Facts, system_name
 from teamtune.reporting.measures import BINS, MOVES
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
@@ -23,6 +23,7 @@ def sections(facts: Facts) -> list[Row]:
     made = [
         results(facts),
         further(facts),
+        scorer_section.scorer(facts["scorer"]),
         debate_sections.labels(team["labels"]),
         training(facts),
         debate_sections.diversity(team),
@@ -79,6 +80,8 @@ def state(facts: Facts) -> str:
 
 def results(facts: Facts) -> Row:
     comparison = facts["comparison"]
+    if comparison is None and facts["scorer"]:
+        return make_section("results", "Results")
     if comparison is None:
         text = "There is no comparison in this run yet; it is made last, from the test stages of all systems."
         return make_section("results", "Results", [text])

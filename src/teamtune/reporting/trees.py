@@ -11,7 +11,8 @@ One problem:
 
 A prompt repeats the texts of the turns it shows, so each of them is told by its turn's number (an int among the
 strings), and siblings share one entry. "over" lists the (take, turn) that a turn was preferred to, "under" those that
-were preferred to it. "answer" is what a turn graded right says; None if no turn is.
+were preferred to it; "likely" is what a scorer said of it. "answer" is what a turn graded right says; None if no turn
+is.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from teamtune.credit.discussion import scores_in
 from teamtune.reporting.measures import ancestors, leaves
-from teamtune.types import Place, Row, by_episode, place_of
+from teamtune.types import SCORER, Place, Row, by_episode, place_of
 
 LIGHT = ("problem", "take", "turn", "agent", "tag", "parents", "final")
 """Columns of a Turn table that statistics need."""
 FULL = (*LIGHT, "messages", "text", "finish")
+
+
+def answering(turns: Sequence[Row]) -> list[Row]:
+    """The turns that are answers: all but a scorer's."""
+    return [turn for turn in turns if turn["agent"] != SCORER]
 
 
 def mix(problems: Sequence[str], kind: Callable[[str], Any], limit: int) -> list[str]:
@@ -66,9 +73,9 @@ def problem_trees(
     pairs: Sequence[Row] = (),
 ) -> list[Row]:
     """The viewer's problems from the turns of those to show, in order of first appearance; all else is optional."""
-    marks = _Marks(grades, values, sft, pairs)
+    marks = _Marks(grades, values, sft, pairs, scores_in(turns))
     problems: dict[str, list[list[Row]]] = defaultdict(list)
-    for (problem, _), rows in by_episode(turns).items():
+    for (problem, _), rows in by_episode(answering(turns)).items():
         problems[problem].append(rows)
     return [_problem(name, episodes, marks) for name, episodes in problems.items()]
 
@@ -76,7 +83,15 @@ def problem_trees(
 class _Marks:
     """What the other tables say about a turn, by its place."""
 
-    def __init__(self, grades: Sequence[Row], values: Sequence[Row], sft: Sequence[Row], pairs: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        grades: Sequence[Row],
+        values: Sequence[Row],
+        sft: Sequence[Row],
+        pairs: Sequence[Row],
+        likely: Mapping[Place, float],
+    ) -> None:
+        self.likely = likely
         self.grades = {place_of(row): row for row in grades}
         self.values = {place_of(row): row for row in values}
         self.sft: Collection[Place] = {place_of(row) for row in sft}
@@ -94,6 +109,8 @@ class _Marks:
             told |= {key: self.grades[here][key] for key in ("parsed", "score")}
         if here in self.values:
             told |= {"value": round(self.values[here]["value"], 4), "positive": self.values[here]["positive"]}
+        if here in self.likely:
+            told["likely"] = round(self.likely[here], 3)
         lists = {"over": self.over.get(here), "under": self.under.get(here), "sft": here in self.sft}
         return told | {key: value for key, value in lists.items() if value}
 

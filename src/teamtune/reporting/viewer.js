@@ -69,6 +69,7 @@
       el("b", "", turn.agent),
       el("span", "soft number", `#${turn.turn}`),
       graded(turn) ? el("span", `verdict ${side(turn)}`, `${sign(turn)} ${turn.parsed ?? "no answer"}`) : null,
+      turn.likely !== undefined ? el("span", "number", `score ${turn.likely.toFixed(3)}`) : null,
       turn.value !== undefined
         ? el("span", "number", [`value ${turn.value.toFixed(2)} `, el("b", "", turn.positive ? "+" : "−")],
             { title: turn.positive ? "positive: above the threshold" : "negative: not above the threshold" })

@@ -49,6 +49,17 @@ class Sampled:
         return len(self.example)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer and whether it is right; the example's answer is its text alone, without the token that ends it."""
+
+    example: Example
+    right: bool
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+
 def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer) -> Example:
     """The ids of one answer, as sampled where they were kept."""
     if row["prompt_ids"] is not None and ids is not None:
@@ -75,6 +86,13 @@ def pair_example(row: Row, renderer: Renderer) -> Pair:
 def sampled_example(row: Row, renderer: Renderer) -> Sampled:
     """An advantage row; what was sampled is trained on as it was sampled, or not at all."""
     return Sampled(sft_example(row, renderer), list(row["logprobs"]), row["advantage"])
+
+
+def judged_example(row: Row, renderer: Renderer) -> Judged:
+    """A scorer's row. Its ids are always made of its texts: a scorer may read answers that other models gave."""
+    prompt = renderer.prompt([Message(m["role"], m["content"]) for m in row["messages"]])
+    answer = renderer.tokenizer(row["completion"], add_special_tokens=False)["input_ids"]
+    return Judged(Example(prompt, list(answer)), bool(row["right"]))
 
 
 def padded(

@@ -27,12 +27,14 @@ from rich.progress import Progress
 from teamtune.engines.render import Renderer
 from teamtune.models import native_bfloat16, told_when_full
 from teamtune.train import losses
-from teamtune.train.examples import pair_example, sampled_example, sft_example
+from teamtune.train.examples import judged_example, pair_example, sampled_example, sft_example
 from teamtune.train.objective import (
     Item,
     Objective,
+    Policy,
     Preference,
     Reference,
+    Scoring,
     Sft,
     Weighted,
     micro_losses,
@@ -86,7 +88,7 @@ def fit(
     seed: int = 0,
 ) -> Generator[Metrics, None, None]:
     """Train the agents on their rows, yielding a line of metrics a step, and leave their adapters in `folder`."""
-    model = TeamModel.open(team, agents, lora, seed)
+    model = TeamModel.open(team, agents, lora, seed, heads=agents if isinstance(objective, Scoring) else ())
     return fit_model(folder, model, rows, objective, options, seed)
 
 
@@ -138,9 +140,8 @@ def finite(agent: str, what: str, value: float, step: int, options: Fit) -> None
 def items_of(rows: Sequence[Row], model: TeamModel, objective: Objective) -> dict[str, list[Item]]:
     """Each agent's examples or pairs; an agent without any stops the fit."""
     renderer = Renderer(model.tokenizer, "the base")
-    make: Any = sft_example
-    if not isinstance(objective, Sft):
-        make = pair_example if isinstance(objective, Preference) else sampled_example
+    made: dict[type, Any] = {Sft: sft_example, Preference: pair_example}
+    make = (made | {Policy: sampled_example, Scoring: judged_example})[type(objective)]
     items: dict[str, list[Item]] = {agent: [] for agent in model.agents}
     for row in rows:
         if row["agent"] in items:

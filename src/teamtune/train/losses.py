@@ -75,6 +75,26 @@ def policy(
     return cost * mask
 
 
+def last_part(mask: Bool[Tensor, "rows length"], part: Literal["half", "all", "last"]) -> Bool[Tensor, "rows length"]:
+    """The tokens of each answer that are in its last half (of five the last three), all of them, or the last one."""
+    if part == "all":
+        return mask
+    number, count = mask.long().cumsum(-1), mask.sum(-1, keepdim=True)
+    return mask & (number > (count // 2 if part == "half" else count - 1))
+
+
+def scoring(
+    logits: Float[Tensor, "rows length"], right: Float[Tensor, " rows"], mask: Bool[Tensor, "rows length"]
+) -> Float[Tensor, " rows"]:
+    """Each row's mean cross-entropy over the mask's tokens, between its label and sigmoid(logits).
+
+    The outcome is repeated at every token, so that the optimum at token x is P(right | question, first x tokens)
+    (MAPoRL, Theorem 1). Every answer weighs the same, however long.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, right[:, None].expand_as(logits), reduction="none")
+    return (each * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
 def answer_logprob(
     logprobs: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], average: bool = False
 ) -> Float[Tensor, " rows"]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from teamtune.train import losses
-from teamtune.train.examples import Example, Pair, Sampled, padded
+from teamtune.train.examples import Example, Judged, Pair, Sampled, padded
 from teamtune.train.losses import PairLoss
 from teamtune.train.team import TeamModel
 from teamtune.types import TeamtuneError
@@ -56,7 +57,15 @@ class Policy:
             raise TeamtuneError(f"kl is {self.kl}; it must be 0 or above, and finite")
 
 
-Objective = Sft | Preference | Policy
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """A scorer's cross-entropy between right or wrong and what its head says at an answer's tokens (MAPoRL, 3.3)."""
+
+    part: Literal["half", "all", "last"] = "half"
+    """which tokens of an answer bear loss: the last half, all, or the last one"""
+
+
+Objective = Sft | Preference | Policy | Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ class Item:
 
     agent: str
     number: int
-    data: Example | Pair | Sampled
+    data: Example | Pair | Sampled | Judged
 
     def __len__(self) -> int:
         return len(self.data)
@@ -87,7 +96,7 @@ class Weighted:
     def of(batches: Mapping[str, Sequence[Item]]) -> Weighted:
         def targets(item: Item) -> int:
             data = item.data
-            one = data.chosen if isinstance(data, Pair) else data.example if isinstance(data, Sampled) else data
+            one = data.chosen if isinstance(data, Pair) else data if isinstance(data, Example) else data.example
             return len(one.answer)
 
         tokens = {agent: sum(map(targets, batch)) for agent, batch in batches.items()}
@@ -118,6 +127,8 @@ def micro_losses(
         return _sft(model, micro, weights)
     if isinstance(objective, Policy):
         return _policy(model, micro, objective, weights)
+    if isinstance(objective, Scoring):
+        return _scoring(model, micro, objective, weights)
     assert reference is not None
     return _pairs(model, micro, objective, weights, reference)
 
@@ -145,6 +156,22 @@ def _policy(model: TeamModel, micro: Sequence[Item], objective: Policy, weights:
     named = {"loss": each, "clipped": clipped, "kl": gap}
     return Found(
         each.sum(),
+        [(i.agent, n, x) for n, values in named.items() for i, x in zip(micro, values.tolist(), strict=True)],
+    )
+
+
+def _scoring(model: TeamModel, micro: Sequence[Item], objective: Scoring, weights: Weighted) -> Found:
+    data: list[Judged] = [item.data for item in micro]  # type: ignore[misc]
+    pad = model.tokenizer.pad_token_id
+    ids, mask = padded([one.example for one in data], pad if pad is not None else 0, model.device)
+    logits = model.values(ids, [item.agent for item in micro])
+    right = torch.tensor([float(one.right) for one in data], device=logits.device)
+    each = losses.scoring(logits, right, losses.last_part(mask, objective.part))
+    count = torch.tensor([float(weights.items[item.agent]) for item in micro], device=logits.device)
+    last = logits.gather(-1, mask.long().cumsum(-1).argmax(-1, keepdim=True)).squeeze(-1)
+    named = {"loss": each / count, "accuracy": ((last > 0) == (right > 0.5)).float() / count}
+    return Found(
+        named["loss"].sum(),
         [(i.agent, n, x) for n, values in named.items() for i, x in zip(micro, values.tolist(), strict=True)],
     )
 

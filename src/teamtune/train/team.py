@@ -3,12 +3,15 @@
 model = TeamModel.open(team, ["generator", "verifier"], Lora(rank=16), seed=0)
 logits = model(ids, ["generator", "verifier", "generator"])      # rows of different agents in one forward
 model.save("verifier", folder)                                   # a LoRA folder in PEFT's layout
+
+An agent may have a head, a number a token instead of a distribution: a scorer, or the values that PPO learns. It lies
+beside the adapter, in head.safetensors.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,29 +55,71 @@ class Lora:
         )
 
 
+HEAD, HEAD_FILE = "head.", "head.safetensors"
+
+
+class Head(torch.nn.Module):
+    """A linear map from a token's state to a number; it starts at 0 everywhere."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(width))
+        self.bias = torch.nn.Parameter(torch.zeros(()))
+
+    @staticmethod
+    def open(adapter: str | None, width: int, device: torch.device) -> Head:
+        """The head beside an adapter, or a new one."""
+        head = Head(width)
+        file = None if adapter is None else Path(adapter) / HEAD_FILE
+        if file is not None and file.exists():
+            tensors = load_file(file)
+            if tensors.keys() != {"weight", "bias"} or tensors["weight"].shape != (width,):
+                raise TeamtuneError(f"{file} does not fit this model; was it trained on another base?")
+            head.load_state_dict(tensors)
+        return head.to(device)
+
+
 class TeamModel:
     """A PEFT model whose adapters are named after the agents. The base never trains."""
 
-    def __init__(self, model: Any, tokenizer: Any, agents: Sequence[str]):
+    def __init__(self, model: Any, tokenizer: Any, agents: Sequence[str], heads: Mapping[str, Head] | None = None):
         # PEFT mixes adapters in one batch in evaluation mode only; there is no dropout to miss.
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.agents = list(agents)
+        self.heads = dict(heads or {})
         self.mixes = mixes(model, self.agents[0])
+        self._own: dict[str, list[torch.nn.Parameter]] = {agent: [] for agent in self.agents}
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(any(f".{agent}." in name for agent in agents) and "lora_" in name)
+            mine = [agent for agent in self.agents if f".{agent}." in name and "lora_" in name]
+            parameter.requires_grad_(bool(mine))
+            for agent in mine:
+                self._own[agent].append(parameter)
+        for agent, head in self.heads.items():
+            self._own[agent] += head.parameters()
 
     @staticmethod
-    def open(team: Team, agents: Sequence[str], lora: Lora, seed: int = 0, dtype: str = "auto") -> TeamModel:
+    def open(
+        team: Team, agents: Sequence[str], lora: Lora, seed: int = 0, dtype: str = "auto", heads: Sequence[str] = ()
+    ) -> TeamModel:
         """The team's base with one adapter an agent: the agent's own if it has one, else a new one.
 
-        A new adapter's start depends on (seed, agent) alone, so it is the same whoever else is trained.
+        A new adapter's start depends on (seed, agent) alone, so it is the same whoever else is trained. Agents named
+        in `heads` have a head, which starts at 0, where their adapter brings none along.
         """
         base, tokenizer = load_model(team.model, dtype)
-        return TeamModel.around(base, tokenizer, team, agents, lora, seed)
+        return TeamModel.around(base, tokenizer, team, agents, lora, seed, heads)
 
     @staticmethod
-    def around(base: Any, tokenizer: Any, team: Team, agents: Sequence[str], lora: Lora, seed: int = 0) -> TeamModel:
+    def around(
+        base: Any,
+        tokenizer: Any,
+        team: Team,
+        agents: Sequence[str],
+        lora: Lora,
+        seed: int = 0,
+        heads: Sequence[str] = (),
+    ) -> TeamModel:
         """`open` with a base that is in memory."""
         model: Any = None
         for agent in agents:
@@ -88,7 +133,9 @@ class TeamModel:
                     model = get_peft_model(base, lora.config(), adapter_name=agent)
                 else:
                     model.add_adapter(agent, lora.config())
-        return TeamModel(model, tokenizer, agents)
+        width = model.config.get_text_config().hidden_size
+        found = {agent: Head.open(team[agent].adapter, width, model.device) for agent in heads}
+        return TeamModel(model, tokenizer, agents, found)
 
     @property
     def device(self) -> torch.device:
@@ -98,25 +145,44 @@ class TeamModel:
         self, ids: Int[Tensor, "rows length"], agents: Sequence[str]
     ) -> Float[Tensor, "rows length vocabulary"]:
         """Logits of right-padded rows, each through its own agent's adapter."""
-        # Padding on the right needs no mask under causal attention: no real token sees it.
-        if len(set(agents)) == 1:
-            self.model.set_adapter(agents[0])
-            self._all_trainable()
-            return self.model(input_ids=ids, use_cache=False).logits
-        return self.model(input_ids=ids, use_cache=False, adapter_names=list(agents)).logits
+        return self._run(ids, agents).logits
 
-    def _all_trainable(self) -> None:
+    def values(self, ids: Int[Tensor, "rows length"], agents: Sequence[str]) -> Float[Tensor, "rows length"]:
+        """The number that each row's agent gives every token, through its own adapter and head."""
+        # The states that the logits are made of are what is asked for; one logit is the least that a model makes.
+        states = self._run(ids, agents, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+        weights = torch.stack([self.heads[agent].weight for agent in agents])
+        biases = torch.stack([self.heads[agent].bias for agent in agents])
+        with torch.autocast(self.device.type, enabled=False):
+            return torch.einsum("rld,rd->rl", states.float(), weights) + biases[:, None]
+
+    @torch.no_grad()
+    def base(self, ids: Int[Tensor, "rows length"]) -> Float[Tensor, "rows length vocabulary"]:
+        """Logits of the frozen base."""
+        with self.model.disable_adapter():
+            return self.model(input_ids=ids, use_cache=False).logits
+
+    def _run(self, ids: Tensor, agents: Sequence[str], **asked: Any) -> Any:
+        # Padding on the right needs no mask under causal attention: no real token sees it.
+        alone = len(set(agents)) == 1
+        if alone:
+            self.model.set_adapter(agents[0])
+        self.thaw()
+        return self.model(input_ids=ids, use_cache=False, **({} if alone else {"adapter_names": list(agents)}), **asked)
+
+    def thaw(self) -> None:
         """Choosing an active adapter makes PEFT freeze the others; they only wait for their rows."""
         for agent in self.agents:
             for parameter in self.parameters(agent):
                 parameter.requires_grad_(True)
 
     def parameters(self, agent: str) -> list[torch.nn.Parameter]:
-        return [p for name, p in self.model.named_parameters() if f".{agent}." in name and "lora_" in name]
+        return self._own[agent]
 
     def weights(self, agent: str) -> dict[str, Tensor]:
-        """The adapter's tensors by PEFT's names."""
-        return get_peft_model_state_dict(self.model, adapter_name=agent)
+        """The adapter's tensors by PEFT's names, and its head's."""
+        head = self.heads[agent].state_dict(prefix=HEAD) if agent in self.heads else {}
+        return get_peft_model_state_dict(self.model, adapter_name=agent) | head
 
     def save(self, agent: str, folder: Path) -> None:
         """Write the adapter as a folder that PEFT, vLLM and this library load."""
@@ -125,11 +191,16 @@ class TeamModel:
         was, config.inference_mode = config.inference_mode, True
         config.save_pretrained(str(folder))
         config.inference_mode = was
-        save_file(
-            {k: v.detach().contiguous().cpu() for k, v in self.weights(agent).items()},
-            folder / "adapter_model.safetensors",
-        )
+        tensors = {k: v.detach().contiguous().cpu() for k, v in self.weights(agent).items()}
+        head = {k: v for k, v in tensors.items() if k.startswith(HEAD)}
+        save_file({k: v for k, v in tensors.items() if k not in head}, folder / "adapter_model.safetensors")
+        if head:
+            save_file({k.removeprefix(HEAD): v for k, v in head.items()}, folder / HEAD_FILE)
 
     def restore(self, agent: str, file: Path) -> None:
-        """Load the adapter's tensors from a file that `weights` was saved to."""
-        set_peft_model_state_dict(self.model, load_file(file), adapter_name=agent)
+        """Load the agent's tensors from a file that `weights` was saved to."""
+        tensors = load_file(file)
+        head = {k.removeprefix(HEAD): tensors.pop(k) for k in [*tensors] if k.startswith(HEAD)}
+        set_peft_model_state_dict(self.model, tensors, adapter_name=agent)
+        if agent in self.heads:
+            self.heads[agent].load_state_dict(head)

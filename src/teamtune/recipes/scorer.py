@@ -1,0 +1,231 @@
+"""A learned scorer, MAPoRL's verifier: trained on the base's own answers, and measured on problems it has not seen.
+
+answers of the base -> right or wrong -> as many of each a question (more are asked for where one kind is lacking) ->
+cross-entropy on the last half of each answer -> accuracy, AUROC and calibration on test problems.
+
+    teamtune scorer train --task stories --out runs/scorer
+    teamtune scorer eval --run runs/scorer --task arithmetic --out runs/scorer-elsewhere
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from teamtune import calibration
+from teamtune.credit.discussion import scores_in
+from teamtune.curate.judged import asked_for, judged_rows
+from teamtune.engines import EngineSpec
+from teamtune.models import check_targets
+from teamtune.protocols.discussion import by_policy, discussion, seats
+from teamtune.recipes.malt import enough
+from teamtune.recipes.stored import finished, stored_options, with_adapters
+from teamtune.recipes.systems import TEST_SEED, base_team, play_test
+from teamtune.rollout import Driver, Rollout, rollout
+from teamtune.store import Run, Table
+from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in, splits
+from teamtune.train.fit import Fit, fit
+from teamtune.train.objective import Scoring
+from teamtune.train.team import Lora
+from teamtune.types import SCORER, Agent, Row, Sampling, Team, TeamtuneError, place_of
+
+SPEAKERS = by_policy("shared", 1, 1)
+"""a single answer, asked for as the first one of a discussion"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """How to make a scorer."""
+
+    samples: int = 100
+    """answers to a question"""
+    quota: int = 20
+    """right answers, and wrong answers, of a question; those that cannot meet it are left out. 0 takes all answers"""
+    ask: int = 0
+    """further answers to ask for, of a question and kind that lacks some; 0 asks for none"""
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
+    scoring: Scoring = Scoring()
+    lora: Lora = Lora(rank=16, alpha=32)
+    fit: Fit = Fit(rate=2e-4)
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 1), ("quota", 0), ("ask", 0)):
+            if getattr(self, name) < least:
+                raise TeamtuneError(f"{name} of the scorer is {getattr(self, name)}; it must be {least} or above")
+        if 2 * self.quota > self.samples + 2 * self.ask:
+            raise TeamtuneError(
+                f"a quota of {self.quota} right and {self.quota} wrong answers cannot be met by {self.samples} samples"
+            )
+
+
+@dataclass(frozen=True)
+class ScorerTraining:
+    """Train a scorer on a model's own answers to a task's training problems, and measure it on its test problems."""
+
+    out: Path
+    """run folder; the same command goes on where a killed run was"""
+    task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec(train=500, test=200)
+    model: str = "house"
+    """house, a folder, or a hub name"""
+    engine: EngineSpec = EngineSpec()
+    scorer: Scorer = Scorer()
+    test_samples: int = 8
+    """answers to a test problem"""
+    driver: Driver = "waves"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.test_samples < 1:
+            raise TeamtuneError(f"test_samples is {self.test_samples}; it must be 1 or above")
+
+
+@dataclass(frozen=True)
+class ScorerEvaluation:
+    """Measure a trained scorer on other problems, or on another model's answers."""
+
+    run: Path
+    """the run folder that holds the scorer"""
+    out: Path
+    """run folder of this evaluation"""
+    task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec()
+    engine: EngineSpec = EngineSpec()
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
+    test_samples: int = 8
+    seed: int = 0
+
+
+def train(cfg: ScorerTraining, command: str = "") -> Run:
+    """Train and measure; everything is in the run folder afterwards."""
+    problems, test = splits(cfg.task)
+    base = base_team(cfg.model, seats(SPEAKERS, cfg.scorer.sampling), cfg.engine)
+    check_targets(cfg.model, cfg.scorer.lora.targets)
+    with Run(cfg.out, cfg, command) as run:
+        folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
+        measured(run, with_scorer(base, str(folder)), test, cfg.engine, cfg.test_samples, cfg.seed)
+        return run
+
+
+def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
+    """Measure; everything is in the run folder afterwards."""
+    source = stored_options(ScorerTraining, cfg.run)
+    _, test = splits(cfg.task, source.task)
+    base = base_team(source.model, seats(SPEAKERS, cfg.sampling), cfg.engine)
+    team = with_scorer(base, str(finished(cfg.run / "scorer", "fit") / SCORER))
+    team = with_adapters(team, {SCORER: str(team[SCORER].adapter)})
+    with Run(cfg.out, cfg, command) as run:
+        measured(run, team, test, cfg.engine, cfg.test_samples, cfg.seed)
+        return run
+
+
+def defaults(folder: Path) -> ScorerEvaluation:
+    """An evaluation with the task and sampling that the scorer was made with."""
+    cfg = stored_options(ScorerTraining, folder)
+    same = {name: getattr(cfg, name) for name in ("task", "engine", "test_samples", "seed")}
+    return ScorerEvaluation(run=tyro.MISSING, out=tyro.MISSING, sampling=cfg.scorer.sampling, **same)
+
+
+def trained_scorer(
+    run: Run, options: Scorer, problems: Split, base: Team, engine: EngineSpec, seed: int, driver: Driver = "waves"
+) -> Path:
+    """The folder of a scorer trained on the base's answers to the problems, in the stages scorer/... of a run."""
+    table, task = problems.sealed(run), problems.task
+    answer = partial(discussion, speakers=SPEAKERS)
+    grade = lambda name, turns: run.stage(f"scorer/{name}", grade_turns, turns, table, task, "train")  # noqa: E731
+    turns = run.work("scorer/turns", rollout, table, base, answer, engine, Rollout(options.samples, seed, driver))
+    grades = grade("grades", turns)
+    more: list[Any] = []
+    if options.ask and options.quota:
+        asked = run.stage("scorer/asked-for", all_asked_for, table, turns, grades, options.quota)
+        again = Rollout(options.ask, seed + TEST_SEED, driver)
+        found = run.work("scorer/more-turns", rollout, asked, base, answer, engine, again)
+        more = [run.stage("scorer/more", under_own_name, found)]
+        more.append(grade("more-grades", more[0]))
+    rows = run.stage("scorer/rows", judged_rows, table, turns, grades, *more, quota=options.quota, seed=seed)
+    enough(rows, [SCORER])
+    done = run.train(
+        "scorer/fit", fit, rows, with_scorer(base, None), [SCORER], options.lora, options.scoring, options.fit, seed
+    )
+    return done.path / SCORER
+
+
+def with_scorer(team: Team, folder: str | None) -> Team:
+    """The team with a scorer's seat."""
+    others = tuple(agent for agent in team.agents if agent.name != SCORER)
+    return replace(team, agents=(*others, Agent(SCORER, "", Sampling(0.0), folder, trainable=False)))
+
+
+def all_asked_for(problems: Sequence[Row], turns: Sequence[Row], grades: Sequence[Row], quota: int) -> list[Row]:
+    """The problems that lack right answers, then those that lack wrong ones; an id says of what kind is asked."""
+    return [
+        {**row, "id": f"{kind}:{row['id']}"}
+        for kind in ("right", "wrong")
+        for row in asked_for(problems, turns, grades, quota, kind == "right")
+    ]
+
+
+def under_own_name(turns: Sequence[Row]) -> list[Row]:
+    """Turns of `all_asked_for` under the ids of the problems themselves; takes go on counting over both kinds."""
+    takes = 1 + max((turn["take"] for turn in turns), default=0)
+    rows = []
+    for turn in turns:
+        kind, _, problem = turn["problem"].partition(":")
+        rows.append({**turn, "problem": problem, "take": turn["take"] + (takes if kind == "wrong" else 0)})
+    return rows
+
+
+def measured(run: Run, team: Team, test: Split, engine: EngineSpec, samples: int, seed: int) -> Table:
+    """Score answers to the test problems: the stages test/scorer/..., scored and calibration."""
+    protocol = partial(discussion, speakers=SPEAKERS, scored=True)
+    played = play_test(run, "test/scorer", test, team, protocol, engine, Rollout(samples, seed + TEST_SEED))
+    scored = run.stage("scored", scored_rows, played.turns, played.grades, test.sealed(run))
+    return run.stage("calibration", calibration_rows, scored)
+
+
+def scored_rows(turns: Sequence[Row], grades: Sequence[Row], problems: Sequence[Row]) -> list[Row]:
+    """One row an answer that has a score.
+
+    {"problem": "sums/3", "take": 0, "turn": 0, "score": 0.873, "right": True, "tokens": 61, "level": "3"}
+    """
+    graded, scores = {place_of(row): row for row in grades}, scores_in(turns)
+    level = {problem.id: str(problem.meta.get("level", "")) for problem in problems_in(problems)}
+    rows = []
+    for turn in turns:
+        place = place_of(turn)
+        if place in scores:
+            told = {"score": scores[place], "right": graded[place]["score"] == 1}
+            told |= {"tokens": len(turn["token_ids"] or ()), "level": level[turn["problem"]]}
+            rows.append({**{name: turn[name] for name in ("problem", "take", "turn")}, **told})
+    return rows
+
+
+GROUPS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("", lambda row: "all"),
+    ("level", lambda row: row["level"]),
+    ("tokens", lambda row: f"{row['tokens'] // 40 * 40} to {row['tokens'] // 40 * 40 + 39}"),
+)
+
+
+def calibration_rows(scored: Sequence[Row]) -> list[Row]:
+    """How good the scores are: of all answers, by level and by length.
+
+    {"by": "level", "group": "3", "n": 480, "right": 0.52, "accuracy": 0.81, "auroc": 0.89, "ece": 0.04,
+     "curve": [{"low": 0.8, "high": 0.9, "n": 52, "score": 0.853, "right": 0.81, "se": 0.055}, ...]}
+
+    auroc is None where all answers of a group are right, or all wrong. Errors of n answers overstate what is known
+    where several answers are to one question.
+    """
+    rows = []
+    for by, of in GROUPS:
+        names = sorted({of(row) for row in scored}, key=lambda name: (len(name.split(" ")[0]), name))
+        for name in names if by == "" or len(names) > 1 else ():
+            own = [row for row in scored if of(row) == name]
+            scores, right = [row["score"] for row in own], [row["right"] for row in own]
+            told = {"by": by, "group": name, "n": len(own), "right": sum(right) / len(own)}
+            told |= {"accuracy": calibration.accuracy(scores, right), "auroc": calibration.auroc(scores, right)}
+            rows.append({**told, "ece": calibration.ece(scores, right), "curve": calibration.curve(scores, right)})
+    return rows
