@@ -112,7 +112,7 @@ def test_the_clipped_surrogate_against_a_loop(moved: list[float], advantage: flo
     sampled = torch.full((1, len(moved) + 1), -3.0)
     logprobs = sampled + torch.tensor([[0.7, *moved]])
     mask = torch.tensor([[False] + [True] * len(moved)])
-    fast = losses.policy(logprobs, sampled, mask, torch.tensor([advantage]), clip, kl)
+    fast = losses.policy(logprobs, sampled, mask, torch.full_like(logprobs, advantage), clip, kl)
     assert fast[0, 0] == 0
     assert fast[0, 1:].tolist() == pytest.approx(slow, abs=1e-4, rel=1e-4)
 

@@ -39,11 +39,27 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """An answer with the log-probability that each of its tokens was sampled with, and its advantage."""
+    """An answer with the log-probability that each of its tokens was sampled with, and the advantage of each."""
 
     example: Example
     logprobs: list[float]
-    advantage: float
+    advantages: list[float]
+    temperature: float = 1.0
+    """what the logits are divided by, here and where it was sampled"""
+    reference: list[float] | None = None
+    """log-probabilities under the frozen base, where the loss holds the policy to it"""
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """An answer with what its tokens were thought to be worth, and what they should have been."""
+
+    example: Example
+    values: list[float]
+    returns: list[float]
 
     def __len__(self) -> int:
         return len(self.example)
@@ -85,7 +101,8 @@ def pair_example(row: Row, renderer: Renderer) -> Pair:
 
 def sampled_example(row: Row, renderer: Renderer) -> Sampled:
     """An advantage row; what was sampled is trained on as it was sampled, or not at all."""
-    return Sampled(sft_example(row, renderer), list(row["logprobs"]), row["advantage"])
+    logprobs = list(row["logprobs"])
+    return Sampled(sft_example(row, renderer), logprobs, [row["advantage"]] * len(logprobs))
 
 
 def judged_example(row: Row, renderer: Renderer) -> Judged:

@@ -58,21 +58,37 @@ def policy(
     logprobs: Float[Tensor, "rows length"],
     sampled: Float[Tensor, "rows length"],
     mask: Bool[Tensor, "rows length"],
-    advantages: Float[Tensor, " rows"],
+    advantages: Float[Tensor, "rows length"],
     clip: float,
     kl: float = 0.0,
+    anchor: Float[Tensor, "rows length"] | None = None,
 ) -> Float[Tensor, "rows length"]:
     """The cost of every token under PPO's clipped surrogate (Schulman et al. 2017), 0 outside the mask.
 
     -min(r A, clip(r, 1 - clip, 1 + clip) A), r = exp(logprobs - sampled), plus kl times the k3 estimate of the KL to
-    the policy that sampled: exp(-d) - 1 + d with d = logprobs - sampled.
+    the anchor (None: the policy that sampled): exp(-d) - 1 + d with d = logprobs - anchor.
     """
-    moved = torch.where(mask, logprobs - sampled, 0.0)
-    ratio, each = moved.exp(), advantages[:, None]
-    cost = -torch.minimum(ratio * each, ratio.clamp(1 - clip, 1 + clip) * each)
+    ratio = torch.where(mask, logprobs - sampled, 0.0).exp()
+    cost = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     if kl:
+        moved = torch.where(mask, logprobs - (sampled if anchor is None else anchor), 0.0)
         cost = cost + kl * (torch.expm1(-moved) + moved)
     return cost * mask
+
+
+def value(
+    values: Float[Tensor, "rows length"],
+    before: Float[Tensor, "rows length"],
+    returns: Float[Tensor, "rows length"],
+    mask: Bool[Tensor, "rows length"],
+    clip: float,
+) -> Float[Tensor, "rows length"]:
+    """Half of the squared error of every token's value, 0 outside the mask.
+
+    The larger one of two: of the value, and of the value held within `clip` of what it was before.
+    """
+    held = before + (values - before).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2) * mask
 
 
 def last_part(mask: Bool[Tensor, "rows length"], part: Literal["half", "all", "last"]) -> Bool[Tensor, "rows length"]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from teamtune.train import losses
-from teamtune.train.examples import Example, Judged, Pair, Sampled, padded
+from teamtune.train.examples import Example, Judged, Pair, Sampled, Valued
+from teamtune.train.forward import batch_of, forward, spread, valued
 from teamtune.train.losses import PairLoss
 from teamtune.train.team import TeamModel
 from teamtune.types import TeamtuneError
@@ -48,13 +49,29 @@ class Policy:
     clip: float = 0.2
     """how far a token's probability ratio may move before it no longer counts"""
     kl: float = 0.0
-    """weight of the KL to the policy that sampled, a token"""
+    """weight of the KL, a token: to the frozen base where answers bring its log-probabilities, else to the policy that
+    sampled"""
 
     def __post_init__(self) -> None:
         if not 0 < self.clip < 1:
             raise TeamtuneError(f"clip is {self.clip}; it must lie in (0, 1)")
         if not 0 <= self.kl < math.inf:
             raise TeamtuneError(f"kl is {self.kl}; it must be 0 or above, and finite")
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """PPO's values: the squared error to the returns, of values that may not move far in one update."""
+
+    clip: float = 0.2
+    """how far a value may move from what it was when the answers were sampled"""
+    weight: float = 0.1
+    """of this loss; every policy has values of its own parameters, so that it only scales their gradients"""
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "weight"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TeamtuneError(f"{name} of the values is {getattr(self, name)}; it must be above 0, and finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +82,7 @@ class Scoring:
     """which tokens of an answer bear loss: the last half, all, or the last one"""
 
 
-Objective = Sft | Preference | Policy | Scoring
+Objective = Sft | Preference | Policy | Values | Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,7 @@ class Item:
 
     agent: str
     number: int
-    data: Example | Pair | Sampled | Judged
+    data: Example | Pair | Sampled | Valued | Judged
 
     def __len__(self) -> int:
         return len(self.data)
@@ -127,6 +144,8 @@ def micro_losses(
         return _sft(model, micro, weights)
     if isinstance(objective, Policy):
         return _policy(model, micro, objective, weights)
+    if isinstance(objective, Values):
+        return _values(model, micro, objective, weights)
     if isinstance(objective, Scoring):
         return _scoring(model, micro, objective, weights)
     assert reference is not None
@@ -142,28 +161,41 @@ def _sft(model: TeamModel, micro: Sequence[Item], weights: Weighted) -> Found:
 
 def _policy(model: TeamModel, micro: Sequence[Item], objective: Policy, weights: Weighted) -> Found:
     data: list[Sampled] = [item.data for item in micro]  # type: ignore[misc]
-    logprobs, mask = forward(model, [(item.agent, item.data.example) for item in micro])  # type: ignore[union-attr]
-    sampled = torch.zeros_like(logprobs)
-    for row, one in enumerate(data):
-        sampled[row, mask[row]] = torch.tensor(one.logprobs, device=logprobs.device, dtype=logprobs.dtype)
-    advantages = torch.tensor([one.advantage for one in data], device=logprobs.device)
-    tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=model.device)
-    each = losses.policy(logprobs, sampled, mask, advantages, objective.clip, objective.kl).sum(-1) / tokens
+    heat = [one.temperature for one in data]
+    logprobs, mask = forward(model, [(item.agent, one.example) for item, one in zip(micro, data, strict=True)], heat)
+    sampled = spread([one.logprobs for one in data], mask)
+    advantages = spread([one.advantages for one in data], mask)
+    anchored = [one.reference for one in data if one.reference is not None]
+    anchor = spread(anchored, mask) if len(anchored) == len(data) else None
+    cost = losses.policy(logprobs, sampled, mask, advantages, objective.clip, objective.kl, anchor)
     with torch.no_grad():
         moved = torch.where(mask, logprobs - sampled, 0.0)
-        clipped = ((moved.exp() - 1).abs() > objective.clip).sum(-1) / tokens
-        gap = (torch.expm1(-moved) + moved).sum(-1) / tokens
-    named = {"loss": each, "clipped": clipped, "kl": gap}
-    return Found(
-        each.sum(),
-        [(i.agent, n, x) for n, values in named.items() for i, x in zip(micro, values.tolist(), strict=True)],
-    )
+        clipped = ((moved.exp() - 1).abs() > objective.clip).float()
+        gap = torch.expm1(-moved) + moved
+    return _a_token(micro, weights, {"loss": cost, "clipped": clipped, "kl": gap})
+
+
+def _values(model: TeamModel, micro: Sequence[Item], objective: Values, weights: Weighted) -> Found:
+    data: list[Valued] = [item.data for item in micro]  # type: ignore[misc]
+    values, mask = valued(model, [(item.agent, one.example) for item, one in zip(micro, data, strict=True)])
+    before, returns = spread([one.values for one in data], mask), spread([one.returns for one in data], mask)
+    cost = objective.weight * losses.value(values, before, returns, mask, objective.clip)
+    error = ((values - returns) ** 2 * mask).detach()
+    return _a_token(micro, weights, {"loss": cost, "error": error})
+
+
+def _a_token(micro: Sequence[Item], weights: Weighted, named: Mapping[str, Tensor]) -> Found:
+    """The loss and what is reported with it, as shares of the mean over all target tokens of each agent's step."""
+    some = named["loss"]
+    tokens = torch.tensor([float(weights.tokens[item.agent]) for item in micro], device=some.device)
+    rows = {name: each.sum(-1) / tokens for name, each in named.items()}
+    reports = [(i.agent, n, x) for n, values in rows.items() for i, x in zip(micro, values.tolist(), strict=True)]
+    return Found(rows["loss"].sum(), reports)
 
 
 def _scoring(model: TeamModel, micro: Sequence[Item], objective: Scoring, weights: Weighted) -> Found:
     data: list[Judged] = [item.data for item in micro]  # type: ignore[misc]
-    pad = model.tokenizer.pad_token_id
-    ids, mask = padded([one.example for one in data], pad if pad is not None else 0, model.device)
+    ids, mask = batch_of(model, [one.example for one in data])
     logits = model.values(ids, [item.agent for item in micro])
     right = torch.tensor([float(one.right) for one in data], device=logits.device)
     each = losses.scoring(logits, right, losses.last_part(mask, objective.part))
@@ -209,16 +241,6 @@ def _pair_logprobs(
     logprobs, mask = forward(model, sides)
     answers = losses.answer_logprob(logprobs, mask, average=objective.loss == "ipo")
     return torch.stack([answers[: len(micro)], answers[len(micro) :]], dim=-1), (logprobs, mask)
-
-
-def forward(
-    model: TeamModel, rows: Sequence[tuple[str, Example]]
-) -> tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
-    """Log-probability of every token under its row's agent (0 at the first), and the mask of the answers' tokens."""
-    pad = model.tokenizer.pad_token_id
-    ids: Int[Tensor, "rows length"]
-    ids, mask = padded([one for _, one in rows], pad if pad is not None else 0, model.device)
-    return losses.token_logprobs(model(ids, [agent for agent, _ in rows]), ids), mask
 
 
 @torch.no_grad()

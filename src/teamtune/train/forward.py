@@ -1,0 +1,51 @@
+"""Forward passes of a micro-batch: what each answer's agent makes of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from teamtune.train import losses
+from teamtune.train.examples import Example, padded
+from teamtune.train.team import TeamModel
+
+
+def forward(
+    model: TeamModel, rows: Sequence[tuple[str, Example]], heat: Sequence[float] | None = None
+) -> tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
+    """Log-probability of every token under its row's agent (0 at the first), and the mask of the answers' tokens.
+
+    heat: the temperature of each row, which its logits are divided by.
+    """
+    ids, mask = batch_of(model, [one for _, one in rows])
+    logits = model(ids, [agent for agent, _ in rows])
+    if heat is not None and any(one != 1 for one in heat):
+        logits = logits / torch.tensor(heat, device=logits.device)[:, None, None]
+    return losses.token_logprobs(logits, ids), mask
+
+
+def valued(
+    model: TeamModel, rows: Sequence[tuple[str, Example]]
+) -> tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
+    """The value before every token of an answer: that of the state in which the token was chosen; and the mask."""
+    ids, mask = batch_of(model, [one for _, one in rows])
+    values = model.values(ids, [agent for agent, _ in rows])
+    return torch.nn.functional.pad(values[:, :-1], (1, 0)), mask
+
+
+def batch_of(
+    model: TeamModel, examples: Sequence[Example]
+) -> tuple[Int[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
+    pad = model.tokenizer.pad_token_id
+    return padded(examples, pad if pad is not None else 0, model.device)
+
+
+def spread(numbers: Sequence[Sequence[float]], mask: Bool[Tensor, "rows length"]) -> Float[Tensor, "rows length"]:
+    """Numbers of answers' tokens at their places, 0 elsewhere."""
+    found = torch.zeros(mask.shape, device=mask.device)
+    for row, own in enumerate(numbers):
+        found[row, mask[row]] = torch.tensor(list(own), device=mask.device, dtype=found.dtype)
+    return found
