@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from teamtune.types import Ask, Completion, Episode, Message, Problem, Team, TeamtuneError, Turn
 
@@ -22,6 +22,7 @@ Play = Generator[list[Ask], list[Turn], int]
 ProtocolFn = Callable[[Problem], Play]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Anything that answers asks. Completions come back in the order of the asks."""
 
@@ -32,6 +33,7 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
 class RollingEngine(Engine, Protocol):
     """An engine that takes asks at any time and gives back answers as they finish."""
 

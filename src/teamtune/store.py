@@ -316,6 +316,11 @@ def _pack(rows: Sequence[Row], folder: Path) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a table that belongs to a stage in the making, all or nothing."""
+    _write(path, _pack(rows, path.parent))
+
+
 def _write(path: Path, data: bytes | Row) -> None:
     """All or nothing, whenever the machine stops; a dict as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)

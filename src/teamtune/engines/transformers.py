@@ -58,7 +58,8 @@ class TransformersEngine:
     def hold(self, adapters: Mapping[str, str]) -> None:
         """Use adapters that the model has already, {path: name}; one that is being trained has a name for a path."""
         self._adapters |= adapters
-        self._mixes = mixes(self.model, next(iter(self._adapters.values())))
+        if adapters:
+            self._mixes = mixes(self.model, next(iter(adapters.values())))
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         requests = [self._request(i, ask, seed) for i, (ask, seed) in enumerate(zip(asks, seeds, strict=True))]

@@ -1,0 +1,108 @@
+"""The options of multi-agent PPO, and what learns: the policies of one base, with their values and optimisers."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from teamtune.train.fit import Fit, Metrics
+from teamtune.train.objective import Policy, Values
+from teamtune.train.samples import Estimate, Estimator, value_of
+from teamtune.train.team import TeamModel
+from teamtune.types import TeamtuneError
+
+
+@dataclass(frozen=True, slots=True)
+class Ppo:
+    """How policies are trained on the rewards of their answers."""
+
+    objective: Estimator = "ppo"
+    """ppo: values of every policy, generalised advantages a token; group: rewards less their group's mean, over its
+    spread; rloo: rewards less the mean of the others of the group"""
+    updates: int = 50
+    problems: int = 32
+    """problems of an update"""
+    takes: int = 1
+    """discussions of a problem; groups are made of them"""
+    group: Literal["turn", "agent"] = "turn"
+    """a group holds all answers to a problem at one turn, or those of each agent by itself"""
+    fit: Fit = Fit(rate=1e-5, epochs=4, batch=32, warmup=0.1)
+    policy: Policy = Policy()
+    values: Values = Values()
+    value_rate: float = 0.0
+    """peak learning rate of the values; 0 takes that of the policies"""
+    value_input: Literal["answer", "full"] = "answer"
+    """what values are judged on: the question and the answer alone (the published code), or all that was shown"""
+    kl: float = 2e-4
+    """weight of the KL to the frozen base; the published configurations have 0.002"""
+    kl_in: Literal["reward", "loss"] = "reward"
+    kl_target: float = 0.0
+    """adapt the weight so that the KL, a token, comes to this; 0 keeps it"""
+    target_kl: float = 0.0
+    """end an update's steps for a policy once it has moved this far, a token; 0 never does"""
+    discount: float = 1.0
+    trace: float = 0.95
+    whiten: bool = True
+    whiten_rewards: bool = False
+    gap: float = 0.2
+    """stop where the engine's log-probabilities are, in the mean, this far from those of training"""
+    save_every: int = 5
+    """updates between two states to resume from"""
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "problems", "takes", "save_every"):
+            if getattr(self, name) < 1:
+                raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 1 or above")
+        for name in ("kl", "kl_target", "target_kl", "gap", "value_rate"):
+            if getattr(self, name) < 0:
+                raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 0 or above")
+        for name in ("discount", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must lie in [0, 1]")
+
+    @property
+    def has_values(self) -> bool:
+        return self.objective == "ppo"
+
+    def estimate(self, kl: float) -> Estimate:
+        """How advantages are made; kl: the weight of the KL in rewards."""
+        return Estimate(self.objective, self.discount, self.trace, self.whiten_rewards, self.whiten, kl)
+
+
+@dataclass(slots=True)
+class Learner:
+    """The policies of one base: its model, and the optimisers of policies and values."""
+
+    model: TeamModel
+    policies: list[str]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    @staticmethod
+    def of(model: TeamModel, policies: Sequence[str], ppo: Ppo) -> Learner:
+        values = [value_of(policy) for policy in policies] if ppo.has_values else []
+        made: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.AdamW(model.parameters(name), lr=ppo.fit.rate, betas=(0.9, 0.95), weight_decay=0.0)
+            for name in (*policies, *values)
+        }
+        return Learner(model, list(policies), made)
+
+
+class Clock:
+    """Seconds of the parts of an update."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+        self.spent: dict[str, float] = defaultdict(float)
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.spent[name] += now - self.last
+        self.last = now
+
+    def told(self) -> Metrics:
+        return {f"seconds/{name}": round(spent, 3) for name, spent in self.spent.items()}

@@ -1,0 +1,192 @@
+"""From rewarded answers to what PPO's losses are made of: one look at every answer under all that judge it, then
+advantages. Everything here is of one base model's policies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch.nn import functional as F
+
+from teamtune.credit.advantage import gae, group_relative, leave_one_out, whitened
+from teamtune.train.examples import Example, Sampled, Valued
+from teamtune.train.forward import batch_of
+from teamtune.train.losses import token_logprobs
+from teamtune.train.objective import Item
+from teamtune.train.team import TeamModel
+
+Estimator = Literal["ppo", "group", "rloo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that a policy gave, and what it earned."""
+
+    policy: str
+    number: int
+    """among the policy's answers of this update"""
+    example: Example
+    question: Example
+    """what its value is judged on"""
+    sampled: list[float]
+    """log-probabilities at temperature 1, as the engine reports them"""
+    temperature: float
+    reward: float
+    group: tuple[str | int, ...]
+    """of the answers that it is compared with, where advantages are relative"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An answer's tokens under those who judge it, before anything is learned from them."""
+
+    logprobs: list[float]
+    """under its policy, at its temperature"""
+    reference: list[float]
+    """under the frozen base, at its temperature"""
+    entropy: float
+    """of the policy's distribution, a token"""
+    gap: float
+    """mean distance between the engine's log-probabilities and these, at temperature 1"""
+    values: list[float]
+    """what its policy's values say; empty where there are none"""
+
+
+@torch.no_grad()
+def looked(
+    model: TeamModel, answers: Sequence[Answer], micros: Iterable[Sequence[Item]], autocast: torch.autocast
+) -> dict[tuple[str, int], Look]:
+    """Every answer under its policy and under the base. micros: the micro-batches of the first epoch of the fit that
+    follows, so that its first step meets the very same numbers and every ratio is 1."""
+    by_name = {(one.policy, one.number): one for one in answers}
+    found: dict[tuple[str, int], Look] = {}
+    for micro in micros:
+        group = [by_name[item.agent, item.number] for item in micro]
+        ids, mask = batch_of(model, [one.example for one in group])
+        heat = torch.tensor([one.temperature for one in group], device=ids.device)[:, None, None]
+        with autocast:
+            logits = model(ids, [one.policy for one in group])
+            own, plain = token_logprobs(logits / heat, ids), token_logprobs(logits, ids)
+            spread = _entropy((logits / heat).float())
+            base = token_logprobs(model.base(ids) / heat, ids)
+        for row, one in enumerate(group):
+            here = mask[row]
+            told = torch.tensor(one.sampled, device=ids.device)
+            entropy = float(F.pad(spread[row, :-1], (1, 0))[here].mean())
+            gap = float((plain[row, here] - told).abs().mean())
+            found[one.policy, one.number] = Look(own[row, here].tolist(), base[row, here].tolist(), entropy, gap, [])
+    return found
+
+
+@torch.no_grad()
+def worth(
+    model: TeamModel,
+    answers: Sequence[Answer],
+    looks: Mapping[tuple[str, int], Look],
+    micros: Iterable[Sequence[Item]],
+    autocast: torch.autocast,
+) -> dict[tuple[str, int], Look]:
+    """The looks with the values of every token, by each policy's value agent."""
+    found = dict(looks)
+    by_name = {(value_of(one.policy), one.number): one for one in answers}
+    for micro in micros:
+        group = [by_name[item.agent, item.number] for item in micro]
+        ids, mask = batch_of(model, [one.question for one in group])
+        with autocast:
+            values = F.pad(model.values(ids, [item.agent for item in micro])[:, :-1], (1, 0)).float()
+        for row, one in enumerate(group):
+            here = one.policy, one.number
+            found[here] = replace(found[here], values=values[row, mask[row]].tolist())
+    return found
+
+
+def value_of(policy: str) -> str:
+    """The agent that holds a policy's values."""
+    return f"{policy}-value"
+
+
+def _entropy(logits: Float[torch.Tensor, "rows length vocabulary"]) -> Float[torch.Tensor, "rows length"]:
+    logs = logits.log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How advantages are made of rewards."""
+
+    estimator: Estimator
+    discount: float
+    trace: float
+    whiten_rewards: bool
+    whiten: bool
+    kl: float
+    """weight of the KL to the base in a token's reward; 0 where it is in the loss, or nowhere"""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What one policy's answers are to teach: advantages, and the returns of its values (none without values)."""
+
+    policy: list[Item]
+    values: list[Item]
+
+
+def learned(answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look], how: Estimate, anchored: bool) -> Learned:
+    """The training items of one policy. anchored: the loss holds the policy to the base."""
+    here = [looks[one.policy, one.number] for one in answers]
+    mask = _mask([len(one.logprobs) for one in here])
+    rewards = token_rewards(answers, here, mask, how.kl)
+    if how.whiten_rewards:
+        rewards = whitened(rewards, mask, centred=False)
+    if how.estimator == "ppo":
+        values = _table([one.values for one in here], mask)
+        advantages = gae(rewards, values, mask, how.discount, how.trace)
+        returns = advantages + values
+    else:
+        relative = group_relative if how.estimator == "group" else leave_one_out
+        each = relative([float(row.sum()) for row in rewards], [one.group for one in answers])
+        advantages, returns = np.where(mask, np.array(each)[:, None], 0.0), None
+    if how.whiten:
+        advantages = whitened(advantages, mask)
+    policy, values_ = [], []
+    for row, (one, look) in enumerate(zip(answers, here, strict=True)):
+        own = mask[row]
+        base = look.reference if anchored else None
+        sampled = Sampled(one.example, look.logprobs, advantages[row, own].tolist(), one.temperature, base)
+        policy.append(Item(one.policy, one.number, sampled))
+        if returns is not None:
+            valued = Valued(one.question, look.values, returns[row, own].tolist())
+            values_.append(Item(value_of(one.policy), one.number, valued))
+    return Learned(policy, values_)
+
+
+def token_rewards(
+    answers: Sequence[Answer], looks: Sequence[Look], mask: Bool[np.ndarray, "rows length"], kl: float
+) -> Float[np.ndarray, "rows length"]:
+    """Of every token -kl (log pi - log base), and the answer's reward on its last one (specification 3.5)."""
+    apart = _table([[p - q for p, q in zip(one.logprobs, one.reference, strict=True)] for one in looks], mask)
+    rewards = -kl * apart
+    for row, one in enumerate(answers):
+        rewards[row, int(mask[row].sum()) - 1] += one.reward
+    return rewards
+
+
+def _mask(lengths: Sequence[int]) -> Bool[np.ndarray, "rows length"]:
+    return np.arange(max(lengths))[None, :] < np.array(lengths)[:, None]
+
+
+def _table(rows: Sequence[Sequence[float]], mask: Bool[np.ndarray, "rows length"]) -> Float[np.ndarray, "rows length"]:
+    found = np.zeros(mask.shape)
+    found[mask] = [number for row in rows for number in row]
+    return found
+
+
+def finite_mean(values: Sequence[float]) -> float:
+    """The mean, or 0 of nothing."""
+    return math.fsum(values) / len(values) if values else 0.0

@@ -1,0 +1,151 @@
+"""One update of multi-agent PPO: answers and their rewards become steps of all policies of one base."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from teamtune.credit.advantage import degenerate_groups
+from teamtune.engines.render import Renderer
+from teamtune.train.examples import Example
+from teamtune.train.fit import Metrics, autocast, backward, finite, first_epoch, schedule, update
+from teamtune.train.objective import Item, Policy
+from teamtune.train.policies import Clock, Learner, Ppo
+from teamtune.train.samples import Answer, Look, finite_mean, learned, looked, value_of, worth
+from teamtune.types import Message, Row, Team, TeamtuneError, place_of
+from teamtune.vote import lot
+
+
+def improved(
+    one: Learner,
+    team: Team,
+    rows: Sequence[Row],
+    rewards: Sequence[Row],
+    ppo: Ppo,
+    weight: float,
+    step: int,
+    seed: int,
+    clock: Clock,
+) -> Metrics:
+    """One update of all policies of one base; what there is to say of it."""
+    by_policy = answers_of(one, team, rows, rewards, ppo)
+    if not by_policy:
+        return {}
+    line: Metrics = {}
+    looks = looks_of(one, by_policy, ppo, step, seed, clock)
+    how = ppo.estimate(weight if ppo.kl_in == "reward" else 0.0)
+    anchored = ppo.kl_in == "loss" and weight > 0
+    made = {policy: learned(answers, looks, how, anchored) for policy, answers in by_policy.items()}
+    for policy, answers in by_policy.items():
+        about = seen(answers, looks, ppo)
+        if about["gap"] > ppo.gap:
+            raise TeamtuneError(
+                f"log-probabilities of {policy} are {about['gap']:.3f} a token apart between engine and training, over "
+                f"ppo.gap {ppo.gap}; both must hold the same weights in the same precision"
+            )
+        line |= {f"{policy}/{name}": value for name, value in about.items()}
+    objective = replace(ppo.policy, kl=weight) if anchored else ppo.policy
+    items = {policy: found.policy for policy, found in made.items()}
+    values = {value_of(policy): found.values for policy, found in made.items() if found.values}
+    line |= stepped(one, items, values, objective, ppo, step, seed)
+    clock.lap("update")
+    return line
+
+
+def stepped(
+    one: Learner,
+    items: Mapping[str, Sequence[Item]],
+    values: Mapping[str, Sequence[Item]],
+    objective: Policy,
+    ppo: Ppo,
+    step: int,
+    seed: int,
+) -> Metrics:
+    """The clipped steps of one update, some epochs of batches, policies and values side by side; means over steps."""
+    plans = {name: schedule(len(own), ppo.fit, lot(seed, step), name) for name, own in {**items, **values}.items()}
+    moved: set[str] = set()
+    sums: dict[str, list[float]] = defaultdict(list)
+    for number in range(max(map(len, plans.values()))):
+        going = {name: plan[number] for name, plan in plans.items() if number < len(plan) and name not in moved}
+        now = {name: [items[name][i] for i in going[name]] for name in items if name in going}
+        worths = {name: [values[name][i] for i in going[name]] for name in values if name in going}
+        found = backward(one.model, now, objective, ppo.fit, None) if now else {}
+        found |= backward(one.model, worths, ppo.values, ppo.fit, None) if worths else {}
+        for agent, told_ in found.items():
+            finite(agent, "loss", told_["loss"], step, ppo.fit)
+            options = ppo.fit if agent in items else replace(ppo.fit, rate=ppo.value_rate or ppo.fit.rate)
+            told_ |= _numbers(update(one.model, agent, one.optimizers[agent], options, step, ppo.updates))
+            for name, value in told_.items():
+                sums[name if "/" in name else f"{agent}/{name}"].append(value)
+            if ppo.target_kl and told_.get("kl", 0.0) > ppo.target_kl:
+                moved.add(agent)
+    line: Metrics = {name: finite_mean(numbers) for name, numbers in sums.items()}
+    return line | {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
+
+
+def _numbers(line: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in line.items()}
+
+
+def answers_of(
+    one: Learner, team: Team, rows: Sequence[Row], rewards: Sequence[Row], ppo: Ppo
+) -> dict[str, list[Answer]]:
+    """The answers of each policy that can be learned from: those that were begun."""
+    turns = {place_of(row): row for row in rows}
+    renderer = Renderer(one.model.tokenizer, "the base")
+    found: dict[str, list[Answer]] = {}
+    for reward in rewards:
+        turn, policy = turns[place_of(reward)], reward["agent"]
+        if policy not in one.policies or not turn["token_ids"]:
+            continue
+        whole = Example(list(turn["prompt_ids"]), list(turn["token_ids"]))
+        asked = whole if ppo.value_input == "full" else Example(opening(turn, renderer), whole.answer)
+        group = (turn["problem"], reward["number"], *([reward["place"]] if ppo.group == "agent" else []))
+        own = found.setdefault(policy, [])
+        heat = team[policy].sampling.temperature
+        own.append(Answer(policy, len(own), whole, asked, list(turn["logprobs"]), heat, reward["reward"], group))
+    return found
+
+
+def opening(turn: Row, renderer: Renderer) -> list[int]:
+    """The ids that ask for a first answer: of a later turn, its question alone."""
+    messages = [Message(message["role"], message["content"]) for message in turn["messages"]]
+    asked = next(place for place, message in enumerate(messages) if message.role == "user")
+    return renderer.prompt(messages[: asked + 1])
+
+
+def looks_of(
+    one: Learner, by_policy: Mapping[str, Sequence[Answer]], ppo: Ppo, step: int, seed: int, clock: Clock
+) -> dict[tuple[str, int], Look]:
+    """Every answer under its policy, the base, and its values, before the update."""
+    answers = [answer for own in by_policy.values() for answer in own]
+    cast = autocast(one.model, ppo.fit)
+
+    def micros(name: Callable[[str], str], example: Callable[[Answer], Example]) -> Iterator[list[Item]]:
+        items = {name(p): [Item(name(p), a.number, example(a)) for a in own] for p, own in by_policy.items()}
+        plans = {agent: schedule(len(own), ppo.fit, lot(seed, step), agent) for agent, own in items.items()}
+        return first_epoch(items, plans, ppo.fit, one.model.mixes)
+
+    looks = looked(one.model, answers, micros(str, lambda a: a.example), cast)
+    clock.lap("reference")
+    if ppo.has_values:
+        looks = worth(one.model, answers, looks, micros(value_of, lambda a: a.question), cast)
+        clock.lap("values")
+    return looks
+
+
+def seen(answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look], ppo: Ppo) -> dict[str, float]:
+    """What is told of a policy's answers before anything is learned from them."""
+    here = [looks[one.policy, one.number] for one in answers]
+    apart = [p - q for look in here for p, q in zip(look.logprobs, look.reference, strict=True)]
+    line = {
+        "base_kl": finite_mean(apart),
+        "entropy": finite_mean([look.entropy for look in here]),
+        "gap": finite_mean([look.gap for look in here]),
+        "answers": float(len(answers)),
+    }
+    if not ppo.has_values:
+        bad, whole = degenerate_groups([one.reward for one in answers], [one.group for one in answers])
+        line |= {"groups": float(whole), "degenerate_groups": float(bad)}
+    return line

@@ -1,0 +1,332 @@
+"""Multi-agent PPO on a tiny model: exact ratios, signs, learning, resuming, several bases (specification 3.13)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tests.conftest import make_model
+from tests.helpers import base_of
+
+from teamtune.adapters import check_adapter
+from teamtune.engines import EngineSpec, open_engine
+from teamtune.play import Live, waves
+from teamtune.protocols.discussion import OPENER, by_policy, discussion, seats
+from teamtune.rollout import episode_rows
+from teamtune.train import losses
+from teamtune.train.examples import Example
+from teamtune.train.fit import Fit
+from teamtune.train.host import Host, hosted
+from teamtune.train.objective import Policy
+from teamtune.train.policies import Clock, Ppo
+from teamtune.train.ppo import adapted, batch, check_sampling, train
+from teamtune.train.samples import Answer, Look, token_rewards
+from teamtune.train.team import Lora
+from teamtune.train.update import improved
+from teamtune.types import Problem, Row, Sampling, Team, TeamtuneError
+
+PROBLEMS = [Problem(f"p{i}", f"What is {i} + 1?", "1", "End.") for i in range(16)]
+SMALL = Ppo(
+    updates=3, problems=4, fit=Fit(rate=5e-3, epochs=1, batch=64, precision="float32", warmup=0.0, decay="constant")
+)
+EXACT = EngineSpec(dtype="float32")
+
+
+def paid(rows: Sequence[Row], reward: Any = None) -> list[Row]:
+    """What every answer earned: by default the share of its letters that are in the first half of the alphabet."""
+    found = []
+    for row in rows:
+        text = row["text"]
+        share = sum(letter < "n" for letter in text) / max(1, len(text))
+        place = {name: row[name] for name in ("problem", "take", "turn", "agent", "tag")}
+        number = int(row["tag"].removeprefix("turn-"))
+        mates = [other for other in rows if all(other[k] == row[k] for k in ("problem", "take", "tag"))]
+        seat = [mate["turn"] for mate in mates].index(row["turn"])
+        worth = share if reward is None else reward(row)
+        told = {"place": seat, "number": number, "score": share, "right": share > 0.5, "penalty": ""}
+        found.append({**place, **told, "base": worth, "incentive": 0.0, "reward": worth})
+    return found
+
+
+def host(
+    path: str, share: Any = "agent", ppo: Ppo = SMALL, agents: int = 2, turns: int = 2, **how: Any
+) -> tuple[Host, Any]:
+    frozen, heat = how.pop("frozen", False), how.pop("heat", 1.0)
+    speakers = by_policy(share, agents, turns, frozen)
+    team = Team(path, seats(speakers, Sampling(temperature=heat, max_tokens=8)))
+    policies = [agent.name for agent in team.agents if agent.trainable]
+    return hosted(team, policies, Lora(rank=4), ppo, EXACT), partial(discussion, speakers=speakers)
+
+
+def run(folder: Path, one: tuple[Host, Any], ppo: Ppo = SMALL, rewarded: Any = paid) -> list[dict[str, Any]]:
+    made, protocol = one
+    return list(train(folder, PROBLEMS, made.team, protocol, made.engine, made.learners, rewarded, ppo))
+
+
+def untimed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if not k.startswith("seconds/")} for line in lines]
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_value_loss_against_a_slow_loop() -> None:
+    values, before, returns = torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 4)
+    mask = torch.rand(3, 4) > 0.3
+    found = losses.value(values, before, returns, mask, 0.2)
+    for i in range(3):
+        for j in range(4):
+            v, o, r = float(values[i, j]), float(before[i, j]), float(returns[i, j])
+            held = min(max(v, o - 0.2), o + 0.2)
+            expected = 0.5 * max((v - r) ** 2, (held - r) ** 2) if mask[i, j] else 0.0
+            assert float(found[i, j]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_policy_loss_holds_to_an_anchor() -> None:
+    now, sampled, anchor = (torch.randn(2, 3) for _ in range(3))
+    mask, advantages = torch.ones(2, 3, dtype=torch.bool), torch.randn(2, 3)
+    found = losses.policy(now, sampled, mask, advantages, 0.2, 0.5, anchor)
+    for i in range(2):
+        for j in range(3):
+            ratio, a = math.exp(float(now[i, j] - sampled[i, j])), float(advantages[i, j])
+            d = float(now[i, j] - anchor[i, j])
+            cost = -min(ratio * a, min(max(ratio, 0.8), 1.2) * a) + 0.5 * (math.exp(-d) - 1 + d)
+            assert float(found[i, j]) == pytest.approx(cost, abs=1e-4)
+
+
+def test_a_policy_far_from_the_base_earns_less_and_the_reward_stands_on_one_token() -> None:
+    example = Example([1], [2, 3, 4])
+    answer = Answer("a", 0, example, example, [], 1.0, 5.0, ("p",))
+    near = Look([-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0], 0.0, 0.0, [])
+    far = replace(near, reference=[-3.0, -2.0, -1.0])
+    mask = np.array([[True, True, True, False]])
+    np.testing.assert_allclose(token_rewards([answer], [near], mask, 0.1), [[0, 0, 5, 0]])
+    np.testing.assert_allclose(token_rewards([answer], [far], mask, 0.1), [[-0.2, -0.1, 5, 0]])
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.7])
+@pytest.mark.parametrize("share", ["shared", "turn", "agent", "agent-turn"])
+def test_the_first_ratio_is_one_whatever_the_temperature(tiny: str, tmp_path: Path, share: Any, heat: float) -> None:
+    made = host(tiny, share, heat=heat)
+    lines = run(tmp_path / "run", made)
+    policies = made[0].learners[0].policies
+    assert len(lines) == 3 and len(policies) == {"shared": 1, "turn": 2, "agent": 2, "agent-turn": 4}[share]
+    for line in lines:
+        for policy in policies:
+            # One step an update: what it meets is what was sampled with.
+            assert line[f"{policy}/kl"] == 0.0 and line[f"{policy}/clipped"] == 0.0 and line[f"{policy}/steps"] == 1
+            assert line[f"{policy}/gap"] < 1e-4, "the engine samples with the weights that are trained"
+    assert lines[-1][f"{policies[0]}/base_kl"] != 0.0, "and they move"
+
+
+@pytest.mark.parametrize("objective", ["ppo", "group", "rloo"])
+def test_what_is_rewarded_becomes_more_frequent(tiny: str, tmp_path: Path, objective: Any) -> None:
+    fit = Fit(rate=1e-2, epochs=2, batch=64, precision="float32", warmup=0.0, decay="constant")
+    ppo = Ppo(objective, updates=20, problems=8, takes=2, fit=fit, kl=0.0, value_rate=2e-2)
+    lines = run(tmp_path / "run", host(tiny, "shared", ppo, turns=1), ppo)
+    reward = [sum(line[f"agent-{a}-turn-1/reward"] for a in (1, 2)) / 2 for line in lines]
+    # Three updates are 96 answers, whose mean has an error of about 0.015.
+    assert sum(reward[-3:]) / 3 > sum(reward[:3]) / 3 + 0.06, reward
+    if objective == "ppo":
+        assert lines[-1]["agent-value/error"] < lines[0]["agent-value/error"]
+    else:
+        assert lines[0]["agent/groups"] == 8 and "agent-value/loss" not in lines[0]
+
+
+def test_all_turns_and_agents_are_told_of(tiny: str, tmp_path: Path) -> None:
+    lines = run(tmp_path / "run", host(tiny, "turn"))
+    for name in ("reward", "base", "incentive", "score", "accuracy", "penalties", "length"):
+        assert all(f"agent-{a}-turn-{t}/{name}" in lines[0] for a in (1, 2) for t in (1, 2))
+    assert "agent-1-turn-2/corrected" in lines[0] and "agent-1-turn-1/corrected" not in lines[0]
+    assert {key for key in lines[0] if key.startswith("seconds/")} == {
+        f"seconds/{name}" for name in ("generation", "rewards", "reference", "values", "update")
+    }
+    rows = pq.read_table(tmp_path / "run" / "updates" / "000002.parquet").to_pylist()
+    assert len(rows) == 4 * 2 * 2 and {"text", "reward", "token_ids", "score"} <= rows[0].keys()
+
+
+def test_a_frozen_first_turn_stays_the_base_to_the_bit(tiny: str, tmp_path: Path) -> None:
+    def opened(weights: Any) -> list[Any]:
+        made, protocol = weights
+        live = Live(PROBLEMS[0], 0, protocol, made.team)
+        made.engine.adopt(made.team)
+        for _ in waves([live], made.engine, 0):
+            pass
+        return [(t.text, t.completion.logprobs) for t in live.turns if t.ask.agent == OPENER]
+
+    made = host(tiny, "shared", frozen=True)
+    before = opened(made)
+    run(tmp_path / "run", made)
+    assert opened(made) == before and len(before) == 2
+    assert not (tmp_path / "run" / OPENER).exists() and (tmp_path / "run" / "agent").exists()
+    base, own = base_of(tiny).state_dict(), made[0].learners[0].model.model.get_base_model().state_dict()
+    for name, tensor in own.items():
+        if "lora_" not in name:
+            assert torch.equal(tensor, base[name.replace(".base_layer", "")]), name
+
+
+def test_the_trained_policies_are_adapters_like_any_other(tiny: str, tmp_path: Path) -> None:
+    made, protocol = host(tiny, "agent")
+    run(tmp_path / "run", (made, protocol))
+    folders = {name: str(check_adapter(str(tmp_path / "run" / name))) for name in ("agent-1", "agent-2")}
+    team = made.team.adopt(folders)
+    engine = open_engine(EXACT, team)
+    found = []
+    for one, seats_ in ((engine, team), (made.engine, made.team)):
+        one.adopt(seats_)
+        live = Live(PROBLEMS[0], 0, protocol, seats_)
+        for _ in waves([live], one, 0):
+            pass
+        found.append([turn.text for turn in live.turns])
+    assert found[0] == found[1]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_with_the_same_metrics_and_the_same_policies(tiny: str, tmp_path: Path) -> None:
+    ppo = replace(SMALL, updates=5, save_every=2, kl_target=0.01)
+    whole = run(tmp_path / "whole", host(tiny, "agent", ppo), ppo)
+    calls = 0
+
+    def broken(rows: Sequence[Row]) -> list[Row]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise Killed
+        return paid(rows)
+
+    first: list[Any] = []
+    made, protocol = host(tiny, "agent", ppo)
+    with pytest.raises(Killed):
+        for line in train(tmp_path / "run", PROBLEMS, made.team, protocol, made.engine, made.learners, broken, ppo):
+            first.append(line)
+    assert untimed(first) == untimed(whole[:3])
+    again = run(tmp_path / "run", host(tiny, "agent", ppo), ppo)
+    assert [line["step"] for line in again] == [2, 3, 4], "from the state after two updates"
+    assert untimed(again) == untimed(whole[2:])
+    for name in ("agent-1", "agent-2"):
+        files = [tmp_path / which / name / "adapter_model.safetensors" for which in ("whole", "run")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (tmp_path / "run" / "state").exists()
+
+
+def rolled(made: Host, protocol: Any, count: int = 4) -> list[Row]:
+    made.engine.adopt(made.team)
+    lives = [Live(problem, 0, protocol, made.team) for problem in PROBLEMS[:count]]
+    for _ in waves(lives, made.engine, 0):
+        pass
+    return [row for live in lives for row in episode_rows(live.episode())]
+
+
+def test_policies_learn_together_what_each_learns_alone(tiny: str) -> None:
+    ppo = replace(SMALL, fit=replace(SMALL.fit, epochs=2, batch=4))
+    made, protocol = host(tiny, "agent", ppo)
+    rows = rolled(made, protocol)
+    rewards = paid(rows)
+    together = improved(made.learners[0], made.team, rows, rewards, ppo, 0.01, 0, 0, Clock())
+    for name in ("agent-1", "agent-2"):
+        one, _ = host(tiny, "agent", ppo)
+        own = [row for row in rewards if row["agent"] == name]
+        alone = improved(one.learners[0], one.team, rows, own, ppo, 0.01, 0, 0, Clock())
+        assert alone == pytest.approx({k: v for k, v in together.items() if k.startswith(name)}, rel=1e-3, abs=1e-5)
+        for a, b in zip(made.learners[0].model.parameters(name), one.learners[0].model.parameters(name), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_engine_and_trainer_must_agree(tiny: str) -> None:
+    made, protocol = host(tiny, "shared")
+    rows = [{**row, "logprobs": [x - 0.5 for x in row["logprobs"]]} for row in rolled(made, protocol)]
+    with pytest.raises(TeamtuneError, match=r"log-probabilities of agent are 0\.500 a token apart"):
+        improved(made.learners[0], made.team, rows, paid(rows), SMALL, 0.0, 0, 0, Clock())
+
+
+def test_a_policy_that_has_moved_far_enough_rests(tiny: str, tmp_path: Path) -> None:
+    fit = replace(SMALL.fit, rate=5e-2, epochs=6)
+    ppo = replace(SMALL, updates=1, fit=fit, target_kl=1e-4)
+    [line] = run(tmp_path / "run", host(tiny, "shared", ppo), ppo)
+    assert 1 < line["agent/steps"] < 6 and line["agent-value/steps"] == 6
+
+
+def test_the_weight_of_the_kl_follows_its_target(tiny: str) -> None:
+    made, _ = host(tiny, "shared")
+    ppo = replace(SMALL, kl_target=0.1)
+    up, down = (adapted(1.0, {"agent/base_kl": kl}, made.learners, ppo) for kl in (0.5, 0.09))
+    assert up == pytest.approx(1.02) and down == pytest.approx(0.99)
+    assert adapted(1.0, {"agent/base_kl": 9.0}, made.learners, SMALL) == 1.0
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_a_strong_kl_keeps_policies_at_the_base(tiny: str, tmp_path: Path, kl_in: Any) -> None:
+    apart = {}
+    for weight in (0.0, 20.0):
+        fit = replace(SMALL.fit, epochs=2)
+        ppo = replace(SMALL, objective="rloo", updates=6, fit=fit, kl=weight, kl_in=kl_in, whiten=False)
+        lines = run(tmp_path / f"{kl_in}-{weight}", host(tiny, "shared", ppo), ppo)
+        apart[weight] = abs(lines[-1]["agent/base_kl"])
+    assert apart[20.0] < apart[0.0]
+
+
+def test_agents_on_two_bases_learn_in_one_discussion(tiny: str, tmp_path: Path) -> None:
+    other = str(make_model(tmp_path / "other", seed=7))
+    speakers = by_policy("agent", 2, 2)
+    team = Team(tiny, seats(speakers, Sampling(max_tokens=8)))
+    team = replace(team, agents=(team.agents[0], replace(team.agents[1], model=other)))
+    made = hosted(team, ["agent-1", "agent-2"], Lora(rank=4), SMALL, EXACT)
+    assert [one.policies for one in made.learners] == [["agent-1"], ["agent-2"]]
+    lines = run(tmp_path / "run", (made, partial(discussion, speakers=speakers)))
+    assert all(line[f"agent-{a}/gap"] < 1e-4 for line in lines for a in (1, 2))
+    assert all((tmp_path / "run" / f"agent-{a}").exists() for a in (1, 2))
+
+
+def test_one_agent_learns_beside_a_frozen_partner(tiny: str, tmp_path: Path) -> None:
+    speakers = by_policy("agent", 2, 2)
+    team = Team(tiny, seats(speakers, Sampling(max_tokens=8)))
+    made = hosted(team, ["agent-1"], Lora(rank=4), SMALL, EXACT)
+    lines = run(tmp_path / "run", (made, partial(discussion, speakers=speakers)))
+    assert "agent-1/loss" in lines[0] and "agent-2/loss" not in lines[0] and "agent-2-turn-1/reward" in lines[0]
+
+
+def test_passes_over_the_problems() -> None:
+    ppo = replace(SMALL, problems=5)
+    steps = [[problem.id for problem in batch(PROBLEMS, step, ppo, 0)] for step in range(6)]
+    assert all(len(set(one)) == 5 for one in steps)
+    assert len({name for one in steps[:3] for name in one}) == 15 and steps[:3] != steps[3:]
+    with pytest.raises(TeamtuneError, match="16 problems to train on, and 17 asked for an update"):
+        batch(PROBLEMS, 0, replace(SMALL, problems=17), 0)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0, top_p=0.9), Sampling(1.0, top_k=5)])
+def test_sampling_that_is_not_the_whole_distribution_is_refused(tiny: str, sampling: Sampling) -> None:
+    team = Team(tiny, seats(by_policy("shared", 1, 1), sampling))
+    with pytest.raises(TeamtuneError, match="PPO needs the whole distribution"):
+        check_sampling(team, ["agent"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"updates": 0}, "updates of ppo is 0"),
+        ({"kl": -1.0}, "kl of ppo is -1.0"),
+        ({"trace": 2.0}, r"trace of ppo is 2.0; it must lie in \[0, 1\]"),
+    ],
+)
+def test_options_out_of_range(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(TeamtuneError, match=told):
+        Ppo(**wrong)
+
+
+def test_the_policy_objective_needs_no_anchor() -> None:
+    assert Policy(kl=0.1).clip == 0.2
