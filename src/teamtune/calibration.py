@@ -67,3 +67,26 @@ def _checked(
     if not ((values >= 0) & (values <= 1)).all():
         raise TeamtuneError("a score lies outside [0, 1]; these are measures of probabilities")
     return values, labels
+
+
+def drift(history: Sequence[tuple[float, float]], window: int = 8) -> str:
+    """What speaks for policies that please the scorer and are not right more often; empty where nothing does.
+
+    history: (mean score, share of right answers) of every update. The last `window` updates against the first ones:
+    the score is up by more than two standard errors, and accuracy is not, and by less than half as much.
+    """
+    if len(history) < 2 * window:
+        return ""
+    gains = []
+    for column in (0, 1):
+        first, last = (np.array([row[column] for row in part]) for part in (history[:window], history[-window:]))
+        error = float(np.sqrt((first.var(ddof=1) + last.var(ddof=1)) / window))
+        gains.append((float(first.mean()), float(last.mean()), error))
+    (score, score_now, score_error), (right, right_now, right_error) = gains
+    up, right_up = score_now - score, right_now - right
+    if up <= 2 * score_error or right_up > 2 * right_error or right_up >= up / 2:
+        return ""
+    return (
+        f"the mean score went from {score:.3f} to {score_now:.3f} while accuracy went from {100 * right:.1f} to "
+        f"{100 * right_now:.1f} %: the policies may please the scorer without being right"
+    )

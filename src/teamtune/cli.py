@@ -29,6 +29,7 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
 
   teamtune malt --out DIR       train a generator-verifier-refiner team by MALT and compare it with its baselines
   teamtune maft --out DIR       finetune generators and critics on their own debates (Multiagent Finetuning)
+  teamtune maporl --out DIR     train agents to discuss, all at once, by multi-agent PPO (MAPoRL)
   teamtune scorer train|eval    a scorer, which says how likely an answer is right, and how good it is
   teamtune baselines --out DIR  the untrained baselines alone
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands: dict[str, Callable[[list[str]], None]] = {
         "malt": malt,
         "maft": maft,
+        "maporl": maporl,
         "scorer": scorer,
         "baselines": baselines,
         "eval": evaluate,
@@ -93,6 +95,13 @@ def maft(args: list[str]) -> None:
     from teamtune.recipes.plan import maft_plan
 
     run_recipe("maft", args, recipe.Maft, recipe.main, maft_plan)
+
+
+def maporl(args: list[str]) -> None:
+    from teamtune.recipes import maporl as recipe
+    from teamtune.recipes.plan import maporl_plan
+
+    run_recipe("maporl", args, recipe.Maporl, recipe.main, maporl_plan)
 
 
 def scorer(args: list[str]) -> None:

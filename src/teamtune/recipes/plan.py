@@ -15,8 +15,10 @@ from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
 from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
+from teamtune.recipes.maporl import SCORED_ANSWERS, makes_scorer
+from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
-from teamtune.tasks import elsewhere, held_out_split, splits
+from teamtune.tasks import elsewhere, held_out_split, parted, splits
 
 Plan = dict[str, Any]
 HALF = "expected, were every answer half as long as max_tokens"
@@ -87,6 +89,39 @@ def maft_plan(cfg: Maft) -> Plan:
         **tokens(training + testing, cfg.sampling.max_tokens),
         "rows of one generator at most": cfg.task.train,
         "rows of one critic at most": cfg.task.train if cfg.critics else 0,
+    }
+
+
+def maporl_plan(cfg: Maporl) -> Plan:
+    """Generations, tokens and steps of a MAPoRL run; scores are no generations."""
+    making = makes_scorer(cfg)
+    parted(cfg.task, cfg.scorer_questions if making else 0)
+    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
+    for model in (cfg.model, *cfg.partners):
+        checked(model, cfg.engine.kind)
+    agents, turns = size(cfg.sizes[0])
+    whole, each = agents * turns, cfg.ppo.updates * cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns
+    later = max(0, cfg.turns - 1) * agents if cfg.share in ("turn", "agent-turn") else agents
+    # Of every rival: answers in training, answers to a test problem, answers to a problem of a further task.
+    calls = {
+        "off-the-shelf": (0, whole, whole),
+        "single-agent": (each, agents + whole, agents + whole),
+        "frozen-partners": (each, 2 * whole, 0),
+        "no-scorer": (each, whole, whole),
+        "sft": (cfg.task.train * cfg.agents * cfg.turns, whole, whole),
+        "no-collaboration": (0, later, 0),
+    }
+    rows = [(each, whole, whole), *(calls[name] for name in cfg.baselines)]
+    training, test, further = (sum(column) for column in zip(*rows, strict=True))
+    more = sum(2 * a * t for a, t in map(size, cfg.sizes[1:]))
+    sampled = cfg.scorer_questions * cfg.making.samples if making else 0
+    testing = cfg.task.test * (test + more + (SCORED_ANSWERS if making else 0)) + others * further
+    return {
+        **({"generations for the scorer": sampled} if making else {}),
+        "answers of an update": cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns,
+        "training generations": training,
+        "test generations": testing,
+        **tokens(sampled + training + testing, cfg.sampling.max_tokens),
     }
 
 

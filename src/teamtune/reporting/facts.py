@@ -50,12 +50,19 @@ MOST_BYTES = 2_600_000
 
 def gather(folder: Path) -> Facts:
     """Read a run folder."""
-    facts = outline(folder)
+    facts, metrics = outline(folder), read.metrics(folder)
     played = {name: tables for name in test_systems(facts["stages"]) if (tables := _played(folder, name))}
     return {
         **facts,
         "training": [_training(folder, prefix, facts["stages"]) for prefix in _rounds(facts["stages"])],
-        "curves": measures.curves(read.metrics(folder)),
+        "metrics": metrics,
+        "curves": measures.curves(metrics),
+        "by_turn": read.table(folder, "by-turn") or [],
+        "further_turns": [
+            (name.split("/")[1], read.table(folder, name) or [])
+            for name in (row["name"] for row in facts["stages"])
+            if name.startswith("transfer/") and name.endswith("/by-turn")
+        ],
         "roles": _roles(played),
         "debates": [_debate(name, *tables) for name, tables in played.items() if _has_rounds(tables[0])],
         "moves": _moves(played, facts["run"]["config"].get("votes", 1)),

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from teamtune.reporting import scorer_section, svg
+from teamtune.reporting import discussion_sections, scorer_section, svg
 from teamtune.reporting.debate_sections import NAMED
 from teamtune.reporting.facts import Facts
 from teamtune.reporting.sections import head, sections, state
@@ -76,6 +76,8 @@ def pictures(facts: Facts) -> dict[str, list[Row]]:
         for stage, curves in by_stage.items()
     ]
     made["diversity"] = trends(facts["team"]["systems"])
+    for section, found in discussion_sections.pictures(facts["by_turn"], facts["metrics"]).items():
+        made[section] = [{"title": title, "svg": Markup(picture)} for title, picture in found]
     if facts["scorer"]:
         title = "Share of right answers over the score"
         made["scorer"] = [{"title": title, "svg": Markup(scorer_section.picture(facts["scorer"]))}]

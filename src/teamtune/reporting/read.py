@@ -71,6 +71,8 @@ def _expected(config: Row) -> list[str]:
         played = [*base, *more, "malt"]
     elif config.get("__type__") == "Maft":
         return _maft(config)
+    elif config.get("__type__") == "Maporl":
+        return _maporl(config)
     elif config.get("__type__") in ("ScorerTraining", "ScorerEvaluation"):
         return _scorer(config)
     elif config.get("__type__") == "Baselines":
@@ -90,6 +92,25 @@ def _scorer(config: Row) -> list[str]:
         asked = ["asked-for", "more-turns", "more", "more-grades"] if config["scorer"]["ask"] else []
         training = ["problems/train", *(f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit"))]
     return [*training, "problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"]
+
+
+def _maporl(config: Row) -> list[str]:
+    """The stages of a MAPoRL run; how many policies of later turns are asked alone depends on who shares."""
+    chosen, sizes = config["baselines"], config["sizes"]
+    made = config["scorer"] == "learned" and not config["scorer_from"]
+    asked = ["asked-for", "more-turns", "more", "more-grades"] if config["making"]["ask"] else []
+    training = [f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit")] if made else []
+    measured = ["problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"] if made else []
+    trained = [f"{name}/ppo" for name in ("single-agent", "frozen-partners", "no-scorer") if name in chosen]
+    trained += [f"sft/{name}" for name in ("turns", "grades", "rows", "sft")] if "sft" in chosen else []
+    places = {"off-the-shelf": ["base"], "single-agent": ["single-agent-alone", "single-agent"]}
+    places |= {"frozen-partners": ["frozen-partners", "frozen-partners-all"], "no-collaboration": ["alone-2"]}
+    played = [place for told in sizes[1:] for place in (f"base-{told}", f"team-{told}")]
+    played += [place for name in chosen for place in places.get(name, [name])] + ["team"]
+    tests = [f"test/{place}/{kind}" for place in played for kind in ("turns", "grades", "moves")]
+    first = ["problems/first"] if made else []
+    last = [name for name in ("problems/test", *tests, "comparison", "by-turn") if name not in measured]
+    return [*first, *training, *measured, "problems/train", "ppo", *trained, *last]
 
 
 def _maft(config: Row) -> list[str]:

@@ -10,7 +10,7 @@ One section:
 
 from __future__ import annotations
 
-from teamtune.reporting import debate_sections, scorer_section
+from teamtune.reporting import debate_sections, discussion_sections, scorer_section
 from teamtune.reporting.facts import Facts, system_name
 from teamtune.reporting.measures import BINS, MOVES
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
@@ -22,10 +22,13 @@ def sections(facts: Facts) -> list[Row]:
     team = facts["team"]
     made = [
         results(facts),
+        discussion_sections.turns(facts["by_turn"], facts["further_turns"]),
+        discussion_sections.moves(facts["by_turn"]),
         further(facts),
         scorer_section.scorer(facts["scorer"]),
         debate_sections.labels(team["labels"]),
         training(facts),
+        discussion_sections.learning(facts["metrics"]),
         debate_sections.diversity(team),
         debate_sections.moves(team["systems"]),
         roles(facts),

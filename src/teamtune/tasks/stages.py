@@ -60,12 +60,13 @@ class Split:
     leaks: int = 0
     place: str = ""
     """the name of its table, where that is not the split's"""
+    span: tuple[int, int] | None = None
+    """which of the problems that the task loads: from one place up to another; None takes all"""
 
     def sealed(self, run: Run) -> Table:
         """The problems as a table of the run."""
-        return run.stage(
-            f"problems/{self.place or self.name}", problem_rows, self.task, self.name, self.digest, self.leaks
-        )
+        args = (self.task, self.name, self.digest, self.leaks, *([self.span] if self.span else []))
+        return run.stage(f"problems/{self.place or self.name}", problem_rows, *args)
 
 
 def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, Split]:
@@ -74,6 +75,20 @@ def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, S
     train, test = before.load("train"), task.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
     return Split(before, "train", digest(train)), Split(task, "test", digest(test), leaks)
+
+
+def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
+    """The first so many training problems, for what is trained before the team; those of the team; and the test
+    problems, which are apart from both."""
+    whole = replace(task, train=first + task.train)
+    train, test = whole.load("train"), whole.load("test")
+    leaks = check_apart(train, test, task.allow_leaks)
+    check_apart(train[:first], train[first:])
+    return (
+        Split(whole, "train", digest(train[:first]), place="first", span=(0, first)),
+        Split(whole, "train", digest(train[first:]), span=(first, len(train))),
+        Split(whole, "test", digest(test), leaks),
+    )
 
 
 def elsewhere(task: TaskSpec, told: str) -> Split:
@@ -103,10 +118,11 @@ def held_out_split(task: TaskSpec) -> Split:
     return Split(task, "test", digest(task.load("test")))
 
 
-def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0) -> Counted:
+def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0, span: tuple[int, int] | None = None) -> Counted:
     """The rows of the problem table. `same` is their digest: it makes a stage notice that data have changed."""
     counts = Counter({"in the training set too": leaks} if leaks else {})
-    return Counted([problem_row(problem) for problem in task.load(split)], counts)
+    problems = task.load(split)
+    return Counted([problem_row(problem) for problem in (problems[slice(*span)] if span else problems)], counts)
 
 
 def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, split: str) -> Counted:

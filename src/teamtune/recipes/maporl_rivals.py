@@ -1,0 +1,114 @@
+"""What MAPoRL is compared with: its paper's baselines, each asking what a part of the method is for.
+
+off-the-shelf      the same discussion by the base
+single-agent       one agent trained alone, by the same scorer and as many answers an update; alone, and in discussion
+frozen-partners    one agent trained beside untrained ones; beside them again, and in all places
+no-scorer          trained on whether the last answer is right, without a scorer
+sft                finetuned on the best tenth of its own discussions
+no-collaboration   the trained team's later policies, asked the question alone: was it the problems that they learned?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from teamtune.credit.discussion import scores_in
+from teamtune.curate.discussions import best_discussions
+from teamtune.protocols.discussion import OPENER, by_policy
+from teamtune.recipes.entrants import Entrant
+from teamtune.recipes.malt import enough
+from teamtune.recipes.maporl_team import Lab, Trained, size, trained
+from teamtune.recipes.systems import trained_tokens
+from teamtune.rollout import Rollout, rollout
+from teamtune.store import Counted
+from teamtune.tasks import grade_turns
+from teamtune.train.fit import fit
+from teamtune.train.objective import Sft
+from teamtune.types import Row
+
+entrant = partial(Entrant, debates=True)
+
+
+def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
+    """Everybody whom the options ask for, trained where there is something to train."""
+    cfg, chosen, told = lab.cfg, lab.cfg.baselines, lab.cfg.sizes[0]
+    if "off-the-shelf" in chosen:
+        yield entrant("Off-the-shelf", "base", lab.team, cfg.talk(cfg.speakers_of(told)))
+    if "single-agent" in chosen:
+        yield from single_agent(lab)
+    if "frozen-partners" in chosen:
+        yield from frozen_partners(lab)
+    if "no-scorer" in chosen:
+        yield no_scorer(lab)
+    if "sft" in chosen:
+        yield best_sft(lab)
+    if "no-collaboration" in chosen:
+        yield from no_collaboration(lab, team)
+
+
+def single_agent(lab: Lab) -> Iterator[Entrant]:
+    """One agent, one turn; as many answers to a problem as a discussion has."""
+    cfg, (agents, turns) = lab.cfg, size(lab.cfg.sizes[0])
+    ppo = replace(cfg.ppo, takes=cfg.ppo.takes * cfg.agents * cfg.turns)
+    alone = lab.variant("single-agent", agents=1, turns=1, share="shared", first_turn="trained", partners=(), ppo=ppo)
+    done = trained(alone)
+    place = "single-agent"
+    at_once, whole = (alone.cfg.talk(by_policy("shared", agents, count)) for count in (1, turns))
+    yield entrant("Single-agent RL, alone", f"{place}-alone", done.team, at_once, done.tokens)
+    yield entrant("Single-agent RL, in discussion", place, done.team, whole, done.tokens)
+
+
+def frozen_partners(lab: Lab) -> Iterator[Entrant]:
+    """The first agent trained beside others at the base; then the others beside it again, or it in all places."""
+    variant = lab.variant("frozen-partners", share="agent")
+    done = trained(variant, only=["agent-1"])
+    speakers = variant.cfg.speakers_of(lab.cfg.sizes[0])
+    own = partial(entrant, team=done.team, trained=done.tokens, transfers=False)
+    beside, everywhere = (variant.cfg.talk(some) for some in (speakers, in_all_places(speakers, "agent-1")))
+    yield own("One agent trained, beside untrained ones", "frozen-partners", protocol=beside)
+    yield own("One agent trained, in all places", "frozen-partners-all", protocol=everywhere)
+
+
+def in_all_places(speakers: Sequence[Sequence[str]], name: str) -> list[list[str]]:
+    """The speakers with one of them everywhere but where the base opens."""
+    return [[one if one == OPENER else name for one in names] for names in speakers]
+
+
+def no_scorer(lab: Lab) -> Entrant:
+    """Trained on the last answer's grade alone; nobody is shown a score."""
+    variant = lab.variant("no-scorer", scorer="none", rewards=replace(lab.cfg.rewards, right_by="grader"))
+    done = trained(variant)
+    protocol = variant.cfg.talk(variant.cfg.speakers_of(lab.cfg.sizes[0]))
+    return entrant("MAPoRL without a scorer", "no-scorer", done.team, protocol, done.tokens)
+
+
+def best_sft(lab: Lab) -> Entrant:
+    """The policies finetuned on the base's best discussions of the training problems."""
+    cfg, run = lab.cfg, lab.run
+    policies = [agent.name for agent in lab.team.agents if agent.trainable]
+    how = Rollout(seed=cfg.seed, driver=cfg.driver)
+    turns = run.work("sft/turns", rollout, lab.problems, lab.team, cfg.talk(cfg.speakers), cfg.engine, how)
+    grades = run.stage("sft/grades", grade_turns, turns, lab.problems, lab.train.task, "train")
+    rows = run.stage("sft/rows", best_rows, turns, grades, policies, cfg.seed)
+    enough(rows, policies)
+    done = run.train("sft/sft", fit, rows, lab.team, policies, cfg.lora, Sft(), cfg.sft, cfg.seed)
+    team = lab.team.adopt({name: str(done.path / name) for name in policies})
+    protocol = cfg.talk(cfg.speakers_of(cfg.sizes[0]))
+    return entrant("SFT on the best discussions", "sft", team, protocol, trained_tokens(rows, cfg.sft.epochs))
+
+
+def best_rows(turns: Sequence[Row], grades: Sequence[Row], agents: Sequence[str], seed: int) -> Counted:
+    """`best_discussions` by the scores that the turns hold."""
+    return best_discussions(turns, grades, scores_in(turns), agents, seed=seed)
+
+
+def no_collaboration(lab: Lab, team: Trained) -> Iterator[Entrant]:
+    """Every trained policy of a later turn, asked the question and shown nothing."""
+    cfg, (agents, _) = lab.cfg, size(lab.cfg.sizes[0])
+    later = [tuple(names) for names in by_policy(cfg.share, agents, cfg.turns, cfg.frozen, (cfg.agents, cfg.turns))[1:]]
+    for number, names in enumerate(dict.fromkeys(later), start=2):
+        name = f"Policy of turn {number}, the question alone" if len(set(later)) > 1 else "Trained, the question alone"
+        protocol = cfg.talk([list(names)])
+        yield entrant(name, f"alone-{number}", team.team, protocol, team.tokens, transfers=False)

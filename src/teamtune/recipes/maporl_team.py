@@ -1,0 +1,267 @@
+"""How MAPoRL trains a team: its options, its scorer, and the training of all policies on discussions.
+
+a scorer from the base's own answers (recipes/scorer.py) -> discussions on other problems by the team that is trained ->
+scores, incentives, penalties (credit/discussion.py) -> multi-agent PPO (train/ppo.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow.parquet as pq
+import tyro
+from rich.console import Console
+
+from teamtune.calibration import drift
+from teamtune.credit.discussion import Rewards, discussion_rewards, scores_in
+from teamtune.engines import EngineSpec
+from teamtune.play import ProtocolFn
+from teamtune.protocols.discussion import Early, Share, by_policy, discussion, seats
+from teamtune.recipes.scorer import Scorer, with_scorer
+from teamtune.rollout import Driver
+from teamtune.store import Run, Table
+from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in
+from teamtune.train.fit import Fit, Metrics
+from teamtune.train.policies import Ppo
+from teamtune.train.team import Lora
+from teamtune.types import SCORER, Row, Sampling, Team, TeamtuneError, place_of
+
+Rival = Literal[
+    "off-the-shelf",
+    "single-agent",
+    "frozen-partners",
+    "no-scorer",
+    "sft",
+    "no-collaboration",
+]
+Source = Literal["learned", "grader", "none"]
+
+
+@dataclass(frozen=True)
+class Maporl:
+    """Train the agents of a discussion by MAPoRL and compare them with its baselines."""
+
+    out: Path
+    """run folder; the same command goes on where a killed run was"""
+    task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec(train=1600)
+    model: str = "house"
+    """house, a folder, or a hub name"""
+    partners: tuple[str, ...] = ()
+    """base models of the agents after the first, where they differ; each agent then has policies of its own"""
+    engine: EngineSpec = EngineSpec()
+    sampling: Sampling = Sampling(temperature=0.7, max_tokens=300)
+    agents: int = 2
+    """A: of the discussions that are trained on"""
+    turns: int = 3
+    """T"""
+    sizes: tuple[str, ...] = ("3x3",)
+    """agents x turns of the discussions that are compared, the first one with all baselines"""
+    share: Share = "shared"
+    """who has an adapter of its own: every turn, every agent, both, or nobody"""
+    first_turn: Literal["frozen", "trained"] = "frozen"
+    """frozen: the base answers first, so that what is learned is to discuss"""
+    feedback: bool = True
+    """agents are shown scores, where there is a learned scorer"""
+    early: Early = Early()
+    scorer: Source = "learned"
+    """what answers earn: a learned scorer's score, the grader's 0 or 1, or (none) that of the last answer alone"""
+    scorer_from: str = ""
+    """a scorer that is there already: its folder, or a run of scorer train; empty makes one in this run"""
+    scorer_questions: int = 500
+    """problems to make the scorer on; the team is trained on others"""
+    making: Scorer = Scorer()
+    rewards: Rewards = Rewards()
+    lora: Lora = Lora(rank=8, alpha=16)
+    ppo: Ppo = Ppo()
+    sft: Fit = Fit(rate=1e-4)
+    """of the baseline sft"""
+    baselines: tuple[Rival, ...] = ("off-the-shelf", "single-agent")
+    """what to compare with, all on the same problems; nothing after it compares with nothing"""
+    eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
+    """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere"""
+    driver: Driver = "waves"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("agents", 1), ("turns", 1), ("scorer_questions", 1)):
+            if getattr(self, name) < least:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be {least} or above")
+        if self.first_turn == "frozen" and self.turns == 1:
+            raise TeamtuneError("turns is 1 and the first one is frozen, so nothing learns; take --first-turn trained")
+        for told in self.sizes or ("",):
+            size(told)
+        if self.partners and (len(self.partners) != self.agents - 1 or self.share in ("turn", "shared")):
+            raise TeamtuneError(
+                f"{len(self.partners)} partners and {self.agents} agents that share {self.share}; give a base for each "
+                "agent after the first, and --share agent or agent-turn, for an adapter fits one base"
+            )
+        if self.partners and any(size(told)[0] != self.agents for told in self.sizes):
+            raise TeamtuneError(f"sizes {list(self.sizes)} have other agents than {self.agents}, whose bases differ")
+        if self.scorer != "learned" and self.scorer_from:
+            raise TeamtuneError(f"scorer is {self.scorer}, so --scorer-from has no use; leave it out")
+        if self.rewards.right_by == "scorer" and self.scorer != "learned":
+            raise TeamtuneError(f"rewards.right_by is scorer and scorer is {self.scorer}; take a learned one")
+
+    @property
+    def frozen(self) -> bool:
+        return self.first_turn == "frozen"
+
+    @property
+    def speakers(self) -> list[list[str]]:
+        """The seats of the discussions that are trained on."""
+        return by_policy(self.share, self.agents, self.turns, self.frozen)
+
+    def speakers_of(self, told: str) -> list[list[str]]:
+        """The seats of discussions of another size."""
+        return by_policy(self.share, *size(told), self.frozen, (self.agents, self.turns))
+
+    def talk(self, speakers: Sequence[Sequence[str]]) -> ProtocolFn:
+        """The discussion between anybody."""
+        scored = self.scorer == "learned"
+        seats_ = [list(one) for one in speakers]
+        return partial(discussion, speakers=seats_, scored=scored, feedback=self.feedback, early=self.early)
+
+
+def size(told: str) -> tuple[int, int]:
+    """(agents, turns) of "3x3". Raises TeamtuneError for anything else."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", told)
+    if found is None:
+        raise TeamtuneError(f"size {told!r} is no AGENTSxTURNS; give for example 3x3")
+    return int(found[1]), int(found[2])
+
+
+def untrained_team(cfg: Maporl, scorer: str | None) -> Team:
+    """The team before training: the base in every seat, agents on bases of their own, and the scorer."""
+    agents = seats(cfg.speakers, cfg.sampling)
+    if cfg.partners:
+        model = lambda seat: next((cfg.partners[n - 1] for n in range(1, cfg.agents) if f"agent-{n + 1}" in seat), "")  # noqa: E731
+        agents = tuple(replace(agent, model=model(agent.name)) for agent in agents)
+    team = Team(cfg.model, agents)
+    return with_scorer(team, scorer) if scorer else team
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What all parts of the recipe work with; `prefix` is where the stages of a variant lie."""
+
+    run: Run
+    cfg: Maporl
+    train: Split
+    team: Team
+    """untrained, with the scorer's seat where there is a learned one"""
+    prefix: str = ""
+
+    @property
+    def problems(self) -> Table:
+        return self.train.sealed(self.run)
+
+    def variant(self, name: str, **options: Any) -> Lab:
+        """The same with some options changed, its stages in a folder of its own."""
+        cfg = replace(self.cfg, **options)
+        scorer = next((agent.adapter for agent in self.team.agents if agent.name == SCORER), None)
+        team = replace(untrained_team(cfg, scorer if cfg.scorer == "learned" else None), weights=self.team.weights)
+        return replace(self, cfg=cfg, team=team, prefix=f"{name}/")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A team after its training, and the target tokens of each policy."""
+
+    team: Team
+    tokens: Counter[str]
+
+
+def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
+    """The team after training all its policies, or `only` some of them."""
+    cfg, run = lab.cfg, lab.run
+    policies = [agent.name for agent in lab.team.agents if agent.trainable and (not only or agent.name in only)]
+    protocol, rewards = cfg.talk(cfg.speakers), rewards_of(cfg)
+    args = (lab.problems, lab.train.task, lab.team, policies, protocol, cfg.engine, cfg.lora, rewards, cfg.ppo)
+    done = run.train(f"{lab.prefix}ppo", learn, *args, cfg.seed)
+    tokens = trained_tokens_of(done.path, policies, cfg.ppo.fit.epochs)
+    return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens)
+
+
+def rewards_of(cfg: Maporl) -> Rewards:
+    """The reward rule; without a scorer an answer earns what the agent's last one is graded."""
+    return replace(cfg.rewards, rule="last-own") if cfg.scorer == "none" else cfg.rewards
+
+
+def trained_tokens_of(folder: Path, policies: Sequence[str], epochs: int) -> Counter[str]:
+    """Target tokens that each policy was trained on: its answers of all updates, as often as they were met."""
+    found: Counter[str] = Counter()
+    for file in sorted((folder / "updates").glob("*.parquet")):
+        for row in pq.read_table(file, columns=["agent", "token_ids"]).to_pylist():
+            if row["agent"] in policies:
+                found[row["agent"]] += epochs * len(row["token_ids"] or ())
+    return found
+
+
+def learn(
+    folder: Path,
+    problems: Sequence[Row],
+    task: TaskSpec,
+    team: Team,
+    policies: Sequence[str],
+    protocol: ProtocolFn,
+    spec: EngineSpec,
+    lora: Lora,
+    rewards: Rewards,
+    ppo: Ppo,
+    seed: int,
+) -> Generator[Metrics, None, None]:
+    """Train the policies, and say when their scores rise and their accuracy does not."""
+    from teamtune.train.host import hosted
+    from teamtune.train.ppo import train
+
+    host = hosted(team, policies, lora, ppo, spec, seed)
+    rewarded = partial(rewards_in, problems=problems, task=task, rewards=rewards)
+    history: list[tuple[float, float]] = []
+    warned = ""
+    for line in train(
+        folder, problems_in(problems), host.team, protocol, host.engine, host.learners, rewarded, ppo, seed
+    ):
+        history = history or before(folder, int(line["step"]))
+        history.append(last_turn(line))
+        found = drift(history) if SCORER in team.names else ""
+        if found and not warned:
+            told = f"warning: update {line['step']}: {found}"
+            Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+        warned = found
+        yield line | {"alarm": float(bool(found))}
+
+
+def rewards_in(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, rewards: Rewards) -> list[Row]:
+    """What every answer of a Turn table earned: by its scores where a scorer took part, else by its grades."""
+    mine = {turn["problem"] for turn in turns}
+    grades = list(grade_turns(turns, [row for row in problems if row["id"] in mine], task, "train").rows)
+    scores = scores_in(turns) or {place_of(row): row["score"] for row in grades}
+    return list(discussion_rewards(turns, grades, scores, rewards).rows)
+
+
+def last_turn(line: Metrics) -> tuple[float, float]:
+    """Mean score and accuracy of the last turn's answers, in an update's metrics."""
+    named = [key for key in line if re.fullmatch(r"agent-\d+-turn-\d+/score", key)]
+    last = max(int(key.rpartition("-")[2].partition("/")[0]) for key in named)
+    own = [key.removesuffix("/score") for key in named if key.endswith(f"-turn-{last}/score")]
+    mean = lambda what: sum(float(line[f"{name}/{what}"]) for name in own) / len(own)  # noqa: E731
+    return mean("score"), mean("accuracy")
+
+
+def before(folder: Path, step: int) -> list[tuple[float, float]]:
+    """The same of the updates before a resumed one, from what they left behind."""
+    found = []
+    for number in range(step):
+        file = folder / "updates" / f"{number:06d}.parquet"
+        rows = pq.read_table(file, columns=["tag", "score", "right"]).to_pylist()
+        answers = [row for row in rows if row["score"] is not None]
+        last = max(answers, key=lambda row: int(row["tag"].rpartition("-")[2]))["tag"]
+        own = [row for row in answers if row["tag"] == last]
+        found.append((sum(row["score"] for row in own) / len(own), sum(row["right"] for row in own) / len(own)))
+    return found

@@ -1,0 +1,155 @@
+"""The sections of a report on trained discussions: the vote after every turn, how answers moved, what was learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from teamtune.reporting import svg
+from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
+from teamtune.transitions import CELLS, MOVES
+from teamtune.types import Row
+
+
+class _Share:
+    """A share with its error, in the form that `estimated` tells."""
+
+    def __init__(self, mean: float, se: float):
+        self.mean, self.se = mean, se
+
+
+def turns(rows: Sequence[Row], further: Sequence[tuple[str, Sequence[Row]]] = ()) -> Row:
+    """Accuracy of the majority after every turn, on the test problems and on further tasks."""
+    tables = [_accuracies("", rows)] if rows else []
+    tables += [_accuracies(f"On {task}", found) for task, found in further if found]
+    text = (
+        "The majority of the agents' answers after each turn; a tie counts in parts. In brackets, the 95 % interval of "
+        "the difference to the off-the-shelf discussion after the same turn, in points, from a paired bootstrap over "
+        "problems."
+    )
+    return make_section("turns", "Turn by turn", [text] if tables else [], tables)
+
+
+def _accuracies(title: str, rows: Sequence[Row]) -> Row:
+    numbers = sorted({row["turn"] for row in rows})
+    lines = []
+    for name in dict.fromkeys(row["system"] for row in rows):
+        own = {row["turn"]: row for row in rows if row["system"] == name}
+        cells = []
+        for number in numbers:
+            row = own.get(number)
+            told = NONE if row is None else estimated(_Share(row["accuracy"], row["se"]))
+            if row is not None and row["diff"] is not None:
+                told += f" ({points(row['diff'])} [{points(row['low'])}, {points(row['high'])}])"
+            cells.append(told)
+        lines.append([name, str(next(iter(own.values()))["n"]), *cells])
+    return make_table(title, ["System", "n", *(f"Turn {number}" for number in numbers)], lines)
+
+
+def moves(rows: Sequence[Row]) -> Row:
+    """How agents' answers moved from one turn to the next."""
+    later = [row for row in rows if row["turn"] > 1]
+    moved, cells = [], []
+    for row in later:
+        name = [row["system"], str(row["turn"])]
+        net = (row["corrected"] or 0) - (row["lost"] or 0)
+        moved.append([*name, *(_percent(row[kind]) for kind in MOVES), points(net), str(row["moves"])])
+        for kind, prefix, delta in (("revision", "", "delta"), ("influence", "influence ", "influence_delta")):
+            shown = [_percent(row[f"{prefix}{cell}"]) for cell in CELLS]
+            cells.append([*name, kind, *shown, *(_points(row[f"{delta}_{n}"]) for n in (0, 1))])
+    if not moved:
+        return make_section("moves", "How answers moved")
+    columns = ["System", "Turn", *MOVES, "Net, points", "Answers"]
+    tables = [
+        make_table("Since the turn before, % of agents' answers", columns, moved),
+        make_table(
+            "What incentives pay for, % of agents' answers",
+            ["System", "Turn", "Of", *CELLS, "Δ0 = WRW − RWW", "Δ1 = WRR − RWR"],  # noqa: RUF001
+            cells,
+        ),
+    ]
+    text = (
+        "Cells: of a revision, the agent's own answer before and after, and the majority of the others before; of an "
+        "influence, the others' majority before and after, and the agent's own answer before. R right, W wrong."
+    )
+    return make_section("moves", "How answers moved", [text], tables)
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else percent(share)
+
+
+def _points(share: float | None) -> str:
+    return NONE if share is None else points(share)
+
+
+ABOUT = ("reward", "accuracy", "score", "incentive", "penalties", "length", "corrected", "lost")
+POLICIES = ("base_kl", "entropy", "clipped", "gap")
+
+
+def learning(metrics: Sequence[Row]) -> Row:
+    """How the numbers of every training went, from the mean of its first updates to that of its last."""
+    tables, text = [], []
+    for stage in stages(metrics):
+        lines = [line for line in metrics if line["stage"] == stage]
+        agents = dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/reward"))
+        rows = [[agent, *(_went(lines, f"{agent}/{name}") for name in ABOUT)] for agent in agents]
+        tables.append(make_table(f"{stage}: agents and turns, first → last", ["Agent and turn", *ABOUT], rows))
+        policies = dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/base_kl"))
+        rows = [[p, *(_went(lines, f"{p}/{n}") for n in POLICIES), _went(lines, f"{p}-value/error")] for p in policies]
+        tables.append(make_table(f"{stage}: policies", ["Policy", *POLICIES, "value error"], rows))
+        alarms = [line["step"] for line in lines if line.get("alarm")]
+        if alarms:
+            text.append(f"Warning, {stage}: scores rose and accuracy did not, from update {alarms[0]} on.")
+    if tables:
+        text.append("Each number is the mean over an eighth of the updates, the first and the last.")
+    return make_section("learning", "Learning", text, tables)
+
+
+def stages(metrics: Sequence[Row]) -> list[str]:
+    """The stages that trained discussions."""
+    return list(dict.fromkeys(line["stage"] for line in metrics if "kl_weight" in line))
+
+
+def _went(lines: Sequence[Row], key: str) -> str:
+    values = [line[key] for line in lines if key in line]
+    if not values:
+        return NONE
+    part = max(1, len(values) // 8)
+    mean = lambda some: sum(some) / len(some)  # noqa: E731
+    return f"{mean(values[:part]):.3g} → {mean(values[-part:]):.3g}"
+
+
+def pictures(rows: Sequence[Row], metrics: Sequence[Row]) -> dict[str, list[tuple[str, str]]]:
+    """{section: [(title, picture)]}: accuracy over turns, and accuracy of each turn over updates."""
+    made: dict[str, list[tuple[str, str]]] = {}
+    names = list(dict.fromkeys(row["system"] for row in rows))
+    lines = [
+        (name, [(float(row["turn"]), 100 * row["accuracy"]) for row in rows if row["system"] == name]) for name in names
+    ]
+    lines = [(name, points_) for name, points_ in lines if len(points_) > 1]
+    if lines:
+        title = "Accuracy of the majority after every turn, %"
+        made["turns"] = [(title, svg.lines_over(lines, names, title, "turn"))]
+    for stage in stages(metrics):
+        own = [line for line in metrics if line["stage"] == stage]
+        found = over_updates(own, "accuracy")
+        if any(len(points_) > 1 for _, points_ in found):
+            title = f"Share of right answers over updates, {stage}"
+            picture = svg.lines_over(found, [name for name, _ in found], title, "update")
+            made.setdefault("learning", []).append((title, picture))
+    return made
+
+
+def over_updates(lines: Sequence[Row], name: str) -> list[tuple[str, list[tuple[float, float]]]]:
+    """A metric of every turn, mean over agents, over the updates."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        turns_: dict[str, list[float]] = {}
+        for key, value in line.items():
+            match = re.fullmatch(rf"agent-\d+-(turn-\d+)/{name}", key)
+            if match:
+                turns_.setdefault(match[1], []).append(value)
+        for turn, values in turns_.items():
+            found.setdefault(turn, []).append((float(line["step"]), sum(values) / len(values)))
+    return sorted(found.items())

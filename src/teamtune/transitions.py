@@ -1,0 +1,114 @@
+"""What a discussion does to answers, turn by turn (MAPoRL, 3.4 and 3.8 of the specification). Pure.
+
+The majority after every turn, a tie counting in parts, and how agents' answers moved since the turn before; one row:
+
+    {"problem": "p", "take": 0, "turn": 2, "vote": 0.5, "right": 0.667, "kept right": 1, "corrected": 1, "lost": 0,
+     "kept wrong": 1, "RWR": 0, "RWW": 0, "WRW": 0, "WRR": 1, "influence RWR": 0, ...}
+
+A cell such as WRR counts agents: own answer wrong before, right after, most of the others right before. "influence WRR"
+counts them too: others wrong before, right after, own answer right before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from teamtune.credit.consensus import in_rounds
+from teamtune.credit.discussion import opinion
+from teamtune.evaluate import estimate, paired_bootstrap
+from teamtune.types import Row, TeamtuneError, by_episode, place_of
+from teamtune.vote import vote_score
+
+MOVES = ("kept right", "corrected", "lost", "kept wrong")
+CELLS = ("RWR", "RWW", "WRW", "WRR")
+"""(own before, own after, others before), or of influence (others before, others after, own before)"""
+
+
+def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
+    """One row an episode and turn. A discussion that ended early keeps its last answers for the turns that are left."""
+    graded = {place_of(row): row for row in grades}
+    most = max((int(turn["tag"].partition("-")[2]) for turn in turns if turn["tag"].startswith("turn-")), default=0)
+    rows: list[Row] = []
+    for (problem, take), group in by_episode(turns).items():
+        rounds = [[graded[place_of(turn)] for turn in one] for one in in_rounds(group, "turn")]
+        whole = rounds + [rounds[-1]] * (most - len(rounds))
+        for number, here in enumerate(whole, start=1):
+            scores = [one["score"] for one in here]
+            row: Row = {"problem": problem, "take": take, "turn": number}
+            row |= {"vote": vote_score([one["parsed"] for one in here], scores), "right": sum(scores) / len(scores)}
+            before = np.array([one["score"] == 1 for one in whole[number - 2]]) if number > 1 else None
+            rows.append(row | moved(before, np.array([score == 1 for score in scores])))
+    return rows
+
+
+def moved(before: np.ndarray | None, after: np.ndarray) -> dict[str, int]:
+    """The counts of one turn; none moved before the first."""
+    counts = dict.fromkeys((*MOVES, *CELLS, *(f"influence {cell}" for cell in CELLS)), 0)
+    if before is None:
+        return counts
+    letter = lambda right: "R" if right else "W"  # noqa: E731
+    for agent, (was, now) in enumerate(zip(before, after, strict=True)):
+        counts[MOVES[(0 if now else 2) if was else (1 if now else 3)]] += 1
+        others, later = opinion(before, agent, "none"), opinion(after, agent, "none")
+        if others is None:
+            continue
+        if was != now:
+            counts[letter(was) + letter(now) + letter(others)] += 1
+        if later is not None and later != others:
+            counts[f"influence {letter(others)}{letter(later)}{letter(was)}"] += 1
+    return counts
+
+
+def by_turn(name: str, rows: Sequence[Row], against: Sequence[Row] | None = None) -> list[Row]:
+    """One row a turn of one system: the majority's accuracy, how answers moved, shares of agents' answers.
+
+    {"system": "MAPoRL", "turn": 2, "accuracy": 0.797, "se": 0.011, "n": 1319, "right": 0.75, "diff": 0.11, "low": 0.09,
+     "high": 0.13, "moves": 3957, "kept right": 0.65, ..., "WRR": 0.12, "delta_0": 0.02, "delta_1": 0.1, ...}
+
+    against: the rows of another system on the same problems; "diff" is this one's accuracy less that one's, with a 95 %
+    interval. delta_0 = WRW - RWW (right alone), delta_1 = WRR - RWR (with right others); of the printed table of the
+    paper the headings are the other way round (specification 3.8).
+
+    Raises TeamtuneError where the other system had other problems.
+    """
+    found = []
+    for turn in sorted({row["turn"] for row in rows}):
+        votes = _votes(rows, turn)
+        here = [row for row in rows if row["turn"] == turn]
+        total = estimate(list(votes.values()))
+        told: Row = {"system": name, "turn": turn, "accuracy": total.mean, "se": total.se, "n": total.n}
+        told["right"] = sum(row["right"] for row in here) / len(here)
+        told |= {"diff": None, "low": None, "high": None}
+        others = _votes(against, turn) if against else {}
+        if others:
+            if others.keys() != votes.keys():
+                raise TeamtuneError(f"{name} and the system it is compared with did not answer the same problems")
+            gap = paired_bootstrap(list(votes.values()), [others[problem] for problem in votes])
+            told |= {"diff": gap.diff, "low": gap.low, "high": gap.high}
+        found.append(told | shares(here))
+    return found
+
+
+def shares(rows: Sequence[Row]) -> dict[str, float | int | None]:
+    """The counts of some rows as shares of all agents' answers, and the two deltas of either table."""
+    names = (*MOVES, *CELLS, *(f"influence {cell}" for cell in CELLS))
+    total = sum(row[name] for row in rows for name in MOVES)
+    found: dict[str, float | int | None] = {"moves": total}
+    part = {name: sum(row[name] for row in rows) / total if total else None for name in names}
+    found |= part
+    for prefix, kind in (("", "delta"), ("influence ", "influence_delta")):
+        rwr, rww, wrw, wrr = (part[f"{prefix}{cell}"] for cell in CELLS)
+        found[f"{kind}_0"] = None if wrw is None or rww is None else wrw - rww
+        found[f"{kind}_1"] = None if wrr is None or rwr is None else wrr - rwr
+    return found
+
+
+def _votes(rows: Sequence[Row], turn: int) -> Mapping[str, float]:
+    """{problem: score of the majority at a turn, mean over takes}."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["turn"] == turn:
+            found.setdefault(row["problem"], []).append(row["vote"])
+    return {problem: sum(votes) / len(votes) for problem, votes in found.items()}
