@@ -1,0 +1,212 @@
+"""MAPoRL as a recipe on the tiny model: everything in one run, killed and resumed, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teamtune.cli import main as command
+from teamtune.credit.discussion import Rewards
+from teamtune.curate.discussions import best_discussions
+from teamtune.recipes.maporl_team import Maporl, last_turn, rewards_of, size, untrained_team
+from teamtune.store import read_table
+from teamtune.tasks import TaskSpec, parted
+from teamtune.types import SCORER, Row, TeamtuneError, place_of
+
+OPTIONS = """
+--task tests.spoken_task --train 24 --test 6 --scorer-questions 8
+--sampling.max-tokens 32 --sampling.temperature 1 --rewards.gate.shortest 0
+--making.samples 8 --making.quota 1 --making.sampling.max-tokens 12 --making.fit.rate 1e-2
+--ppo.updates 3 --ppo.problems 4 --ppo.fit.epochs 1 --ppo.fit.rate 1e-3 --ppo.save-every 1
+"""
+SMALL = OPTIONS.split()
+PAID = "--rewards.incentives.alpha-1 1 --rewards.incentives.beta-1 0.5".split()
+ALL = "off-the-shelf single-agent frozen-partners no-scorer sft no-collaboration".split()
+
+
+def trained(model: str, out: Path, *more: str) -> Path:
+    command(["maporl", "--model", model, "--out", str(out), *SMALL, *more])
+    return out
+
+
+def rows(folder: Path, name: str) -> list[Row]:
+    return read_table(folder / name).rows()
+
+
+def metrics(folder: Path, stage: str) -> list[Row]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines if line["stage"] == stage]
+
+
+@pytest.fixture(scope="module")
+def whole(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything in one run, which is broken off after the second update."""
+    out = tmp_path_factory.mktemp("maporl") / "run"
+    options = ["--baselines", *ALL, "--sizes", "3x3", "2x2", "--eval-task", "tests.spoken_task:poisoned"]
+    options += PAID
+    with pytest.MonkeyPatch.context() as patch:
+        from teamtune.recipes import maporl_team
+
+        real, calls = maporl_team.rewards_in, []
+
+        def broken(*args: Any, **named: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return real(*args, **named)
+
+        patch.setattr(maporl_team, "rewards_in", broken)
+        with pytest.raises(SystemExit, match="130"):
+            trained(brief, out, *options)
+    assert len(metrics(out, "ppo")) == 2
+    return trained(brief, out, *options)
+
+
+def test_every_system_stands_in_the_comparison(whole: Path) -> None:
+    table = {row["system"]: row for row in rows(whole, "comparison")}
+    assert list(table) == [
+        *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Single-agent RL, alone"),
+        *("Single-agent RL, in discussion", "One agent trained, beside untrained ones"),
+        *("One agent trained, in all places", "MAPoRL without a scorer", "SFT on the best discussions"),
+        *("Trained, the question alone", "MAPoRL"),
+    ]
+    assert table["MAPoRL"]["calls"] == 9 and table["MAPoRL, 2x2"]["calls"] == 4, "scores are no generations"
+    assert table["MAPoRL"]["prompt_tokens"] and table["Single-agent RL, alone"]["calls"] == 3
+    assert table["Off-the-shelf"]["trained_tokens"] == 0 < table["MAPoRL"]["trained_tokens"]
+    assert [one["agent"] for one in table["One agent trained, in all places"]["trained"]] == ["agent-1"]
+
+
+def test_a_run_that_was_broken_off_ends_as_an_unbroken_one(whole: Path, brief: str, tmp_path: Path) -> None:
+    again = trained(brief, tmp_path / "run", "--baselines", *PAID)
+    assert metrics(again, "ppo") == metrics(whole, "ppo")
+    files = [folder / "ppo" / "agent" / "adapter_model.safetensors" for folder in (whole, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_turn_by_turn(whole: Path) -> None:
+    table = rows(whole, "by-turn")
+    own = [row for row in table if row["system"] == "MAPoRL"]
+    assert [row["turn"] for row in own] == [1, 2, 3] and all(row["n"] == 6 for row in own)
+    # The first turn is the base's, and its draws are the same.
+    assert own[0]["diff"] == 0 == own[0]["low"] == own[0]["high"]
+    final = next(row for row in rows(whole, "comparison") if row["system"] == "MAPoRL")
+    assert own[-1]["accuracy"] == pytest.approx(final["accuracy"])
+    further = rows(whole, "transfer/tests.spoken_task-poisoned/by-turn")
+    assert {row["system"] for row in further} >= {"Off-the-shelf", "MAPoRL"}
+
+
+def test_what_was_learned_from_is_kept_with_its_rewards(whole: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(whole / "ppo" / "updates" / "000001.parquet").to_pylist()
+    answers = [row for row in found if row["agent"] != SCORER]
+    assert len(answers) == len(found) / 2 == 4 * 2 * 3
+    assert all(row["reward"] == pytest.approx(row["base"] + row["incentive"]) for row in answers)
+    scores = {(row["problem"], row["parents"][0]): float(row["text"]) for row in found if row["agent"] == SCORER}
+    assert all(row["score"] == scores[row["problem"], row["turn"]] for row in answers)
+    assert not any((whole / "ppo").glob("state*")) and not (whole / "ppo" / "opener").exists()
+
+
+def test_the_scorer_is_made_on_other_problems(whole: Path) -> None:
+    ids = {name: {row["id"] for row in rows(whole, f"problems/{name}")} for name in ("first", "train", "test")}
+    assert [len(found) for found in ids.values()] == [8, 24, 6]
+    assert not (ids["first"] & ids["train"] or ids["first"] & ids["test"] or ids["train"] & ids["test"])
+    assert {row["problem"] for row in rows(whole, "scorer/rows")} <= ids["first"]
+
+
+def test_the_report_tells_of_it(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    for title in ("## Turn by turn", "## How answers moved", "## Scorer", "## Learning"):
+        assert title in text
+    assert "not finished" not in text and "WRR" in text
+    assert "score " in (whole / "report.html").read_text()
+
+
+def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--baselines", *ALL, "--sizes", "3x3", "2x2", "--eval-task", "tests.spoken_task:poisoned", "--dry-run"]
+    command(["maporl", "--model", brief, "--out", str(whole / "none"), *SMALL, *options])
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    own = lambda folder: sum(row["agent"] != SCORER for row in read_table(folder).rows())  # noqa: E731
+    played = [file.parent for part in ("test", "transfer") for file in (whole / part).rglob("turns/DONE.json")]
+    assert plan["test generations"] == sum(map(own, played))
+    assert plan["generations for the scorer"] == len(rows(whole, "scorer/turns"))
+    assert plan["answers of an update"] == 24 and plan["training generations"] == 4 * 3 * 24 + 24 * 6
+
+
+@pytest.mark.parametrize("more", [["--scorer", "grader"], ["--share", "agent-turn", "--first-turn", "trained"]])
+def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> None:
+    folder = trained(brief, tmp_path / "run", "--baselines", "--ppo.updates", "1", "--sizes", "2x2", *more)
+    policies = {path.name for path in (folder / "ppo").iterdir() if (path / "adapter_config.json").exists()}
+    expected = {f"agent-{a}-turn-{t}" for a in (1, 2) for t in (1, 2, 3)} if "agent-turn" in more else {"agent"}
+    assert policies == expected and (folder / "scorer").exists() == ("grader" not in more)
+
+
+def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path) -> None:
+    options = ["--baselines", "--ppo.updates", "1", "--scorer-from", str(whole / "scorer" / "fit" / SCORER)]
+    folder = trained(brief, tmp_path / "run", *options)
+    assert not (folder / "scorer").exists() and len(rows(folder, "problems/train")) == 24
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--turns", "1"], "turns is 1 and the first"),
+        (["--sizes", "three"], "size 'three' is no AGENTSxTURNS"),
+        (["--partners", "house"], "1 partners and 2 agents that share shared"),
+        (["--scorer", "grader", "--scorer-from", "x"], "--scorer-from has no use"),
+        (["--scorer-from", "no/such"], "no adapter in 'no/such'"),
+        (["--rewards.gamma", "2"], "gamma of the rewards is 2.0"),
+        (["--scorer", "grader", "--ppo.problems", "25"], "24 problems to train on, and 25 asked for an update"),
+        (["--scorer", "grader", "--sampling.top-p", "0.9"], "PPO needs the whole distribution"),
+        (["--engine.kind", "scripted"], "MAPoRL samples with the model that it trains"),
+    ],
+)
+def test_what_is_refused(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "run", *more)
+    assert told in capsys.readouterr().err
+
+
+def test_parts_of_the_options() -> None:
+    cfg = Maporl(Path("x"), scorer="none", rewards=Rewards(rule="influence"))
+    assert rewards_of(cfg).rule == "last-own" and size("3x12") == (3, 12)
+    assert [agent.name for agent in untrained_team(cfg, None).agents] == ["opener", "agent"]
+    two = Maporl(Path("x"), partners=("other",), share="agent-turn", sizes=("2x3",))
+    assert {agent.name: agent.model for agent in untrained_team(two, None).agents}["agent-2-turn-2"] == "other"
+    line: Any = {"step": 0, "agent-1-turn-1/score": 0.1, "agent-1-turn-2/score": 0.5, "agent-1-turn-2/accuracy": 0.7}
+    assert last_turn(line) == (0.5, 0.7)
+
+
+def test_problems_in_three_parts() -> None:
+    first, train, test = parted(TaskSpec("arithmetic", train=6, test=4), 3)
+    assert (first.span, train.span, test.span) == ((0, 3), (3, 9), None)
+
+
+def test_the_best_discussions_are_those_with_the_best_last_answers() -> None:
+    turns: list[Row] = []
+    grades: list[Row] = []
+    scores = {}
+    # Right and 0.9, right and 0.5, wrong, malformed.
+    for take, (parsed, score) in enumerate([("5", 0.9), ("5", 0.5), ("7", 0.99), (None, 0.99)]):
+        for turn, tag in enumerate(("turn-1", "turn-1", "turn-2", "turn-2")):
+            place = {"problem": "p", "take": take, "turn": turn}
+            seat = "opener" if tag == "turn-1" else "agent"
+            ids = {"messages": [], "prompt_ids": [1], "token_ids": [2]}
+            turns.append({**place, **ids, "agent": seat, "tag": tag, "text": "x", "finish": "stop"})
+            grades.append({**place, "parsed": parsed, "score": float(parsed == "5")})
+            scores[place_of(place)] = score if tag == "turn-2" else 1 - score
+    found = best_discussions(turns, grades, scores, ["agent"], share=0.25)
+    assert [(row["take"], row["agent"]) for row in found.rows] == [(0, "agent"), (0, "agent")]
+    assert found.counts == {
+        **{"discussions left out, malformed": 1, "discussions left out, the majority is wrong": 1},
+        **{"discussions kept": 1, "discussions left out, others are better": 1, "agent: kept": 2},
+    }
+    assert math.isclose(len(list(best_discussions(turns, grades, {}, ["agent"], share=1.0).rows)), 4)
+    with pytest.raises(TeamtuneError, match="share of the best discussions is 0"):
+        best_discussions(turns, grades, scores, ["agent"], share=0)
