@@ -137,6 +137,30 @@ def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: 
     assert plan["answers of an update"] == 24 and plan["training generations"] == 4 * 3 * 24 + 24 * 6
 
 
+def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = tmp_path / "same"
+    command(["eval", "--run", str(whole), "--out", str(same), "--sizes", "3x3"])
+    found = {row["system"]: row for row in rows(same, "comparison")}
+    expected = {row["system"]: row for row in rows(whole, "comparison")}
+    for name in ("Off-the-shelf", "MAPoRL"):
+        assert found[name]["accuracy"] == expected[name]["accuracy"], "as in the run itself"
+        assert found[name]["trained_tokens"] == expected[name]["trained_tokens"]
+    other = tmp_path / "other"
+    command(
+        ["eval", "--run", str(whole), "--out", str(other), "--sizes", "1x2", "2x4", "--no-feedback", "--limit", "3"]
+    )
+    assert [row["turn"] for row in rows(other, "by-turn") if row["system"] == "MAPoRL, 2x4"] == [1, 2, 3, 4]
+    shown = [row["messages"][-1]["content"] for row in rows(other, "test/team-2x4/turns") if row["tag"] == "turn-2"]
+    assert not any("score" in text for text in shown)
+    back = tmp_path / "back"
+    command(["eval", "--run", str(whole), "--out", str(back), "--untrained", "agent", "--limit", "3", "--sizes", "2x2"])
+    one, two = (row["accuracy"] for row in rows(back, "comparison"))
+    assert one == two, "a team without its policies is the base"
+    with pytest.raises(SystemExit, match="2"):
+        command(["eval", "--run", str(whole), "--out", str(tmp_path / "bad"), "--untrained", "opener"])
+    assert "is no trained seat; there are agent" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [["--scorer", "grader"], ["--share", "agent-turn", "--first-turn", "trained"]])
 def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> None:
     folder = trained(brief, tmp_path / "run", "--baselines", "--ppo.updates", "1", "--sizes", "2x2", *more)
@@ -171,6 +195,20 @@ def test_what_is_refused(
     with pytest.raises(SystemExit, match="2"):
         trained(brief, tmp_path / "run", *more)
     assert told in capsys.readouterr().err
+
+
+def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*more: str) -> Any:
+        command(["maporl", "--out", str(tmp_path / "run"), *more, "--dry-run"])
+        return json.loads(capsys.readouterr().out)["options"]
+
+    assert told("--preset", "paper") == told()
+    code = told("--preset", "official-code", "--ppo.kl", "0.1")
+    assert code["ppo"]["kl"] == 0.1 and code["rewards"]["incentives"]["table"] == "official-code"
+    assert code["making"]["scoring"]["part"] == "all" != told()["making"]["scoring"]["part"]
+    with pytest.raises(SystemExit, match="2"):
+        told("--preset", "mine")
+    assert "maporl has no preset 'mine'; there are paper, official-code" in capsys.readouterr().err
 
 
 def test_parts_of_the_options() -> None:

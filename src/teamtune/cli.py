@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from teamtune import __version__
-from teamtune.cli_options import options, taken, with_file
+from teamtune.cli_options import options, taken, with_file, with_preset
 from teamtune.memory import hold_freed_memory
 from teamtune.store import Run
 from teamtune.types import TeamtuneError
@@ -40,7 +40,8 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
   teamtune audit-grader FILE    how far graders agree with recorded labels
   teamtune COMMAND --help       all options of a command
 
-Any recipe takes --config FILE (YAML, TOML or JSON; the command line wins) and --dry-run (options and plan, no work).
+Any recipe takes --config FILE (YAML, TOML or JSON; the command line wins) and --dry-run (options and plan, no work);
+maporl takes --preset paper (its defaults) or official-code too.
 """
 
 
@@ -101,7 +102,7 @@ def maporl(args: list[str]) -> None:
     from teamtune.recipes import maporl as recipe
     from teamtune.recipes.plan import maporl_plan
 
-    run_recipe("maporl", args, recipe.Maporl, recipe.main, maporl_plan)
+    run_recipe("maporl", with_preset("maporl", args), recipe.Maporl, recipe.main, maporl_plan)
 
 
 def scorer(args: list[str]) -> None:
@@ -127,13 +128,18 @@ def baselines(args: list[str]) -> None:
 
 
 def evaluate(args: list[str]) -> None:
-    from teamtune.recipes import evaluation, maft_evaluation
-    from teamtune.recipes.plan import evaluation_plan, maft_evaluation_plan
+    from teamtune.recipes import evaluation, maft_evaluation, maporl_evaluation
+    from teamtune.recipes.plan import evaluation_plan, maft_evaluation_plan, maporl_evaluation_plan
     from teamtune.recipes.stored import stored_kind
 
     # What the run was made with is the default, so that an ablation differs in what it names alone.
     _, run = taken(with_file(args), "--run", "run folder")
-    if run is not None and stored_kind(Path(run)) == "Maft":
+    kind = "" if run is None else stored_kind(Path(run))
+    if run is not None and kind == "Maporl":
+        own = maporl_evaluation
+        run_recipe("eval", args, own.MaporlEvaluation, own.main, maporl_evaluation_plan, own.defaults(Path(run)))
+        return
+    if run is not None and kind == "Maft":
         one = maft_evaluation
         default = one.defaults(Path(run))
         run_recipe("eval", args, one.MaftEvaluation, one.main, maft_evaluation_plan, default)

@@ -64,6 +64,21 @@ def with_file(args: Sequence[str]) -> list[str]:
     return [*file_arguments(Path(config)), *rest] if config else rest
 
 
+PRESETS = Path(__file__).parent / "recipes" / "presets"
+
+
+def with_preset(recipe: str, args: Sequence[str]) -> list[str]:
+    """The arguments with those of `--preset NAME` in front of all others; "paper" is a recipe's own defaults."""
+    rest, name = taken(args, "--preset", "name")
+    if name in (None, "paper"):
+        return rest
+    files = {file.stem.removeprefix(f"{recipe}-"): file for file in PRESETS.glob(f"{recipe}-*.yaml")}
+    if name not in files:
+        raise TeamtuneError(f"{recipe} has no preset {name!r}; there are {', '.join(['paper', *sorted(files)])}")
+    # Options of a file come before the preset's in `with_file`, so they are put in their place here.
+    return [*file_arguments(files[name]), *with_file(rest)]
+
+
 def taken(args: Sequence[str], flag: str, what: str = "file name") -> tuple[list[str], str | None]:
     """The arguments without `flag VALUE` (or `flag=VALUE`), and the value."""
     rest: list[str] = []

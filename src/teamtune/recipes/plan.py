@@ -16,6 +16,8 @@ from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl import SCORED_ANSWERS, makes_scorer
+from teamtune.recipes.maporl_evaluation import MaporlEvaluation
+from teamtune.recipes.maporl_evaluation import defaults as defaults_of
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
@@ -123,6 +125,14 @@ def maporl_plan(cfg: Maporl) -> Plan:
         "test generations": testing,
         **tokens(sampled + training + testing, cfg.sampling.max_tokens),
     }
+
+
+def maporl_evaluation_plan(cfg: MaporlEvaluation) -> Plan:
+    """Generations of an evaluation of a trained discussion and of its base."""
+    defaults_of(cfg.run)
+    held_out_split(cfg.task)
+    testing = cfg.task.test * sum(2 * agents * turns for agents, turns in map(size, cfg.sizes))
+    return {"test generations": testing, **tokens(testing, cfg.sampling.max_tokens)}
 
 
 def scorer_plan(cfg: ScorerTraining) -> Plan:

@@ -73,6 +73,10 @@ def _expected(config: Row) -> list[str]:
         return _maft(config)
     elif config.get("__type__") == "Maporl":
         return _maporl(config)
+    elif config.get("__type__") == "MaporlEvaluation":
+        places = [f"{kind}-{told}" for told in config["sizes"] for kind in ("base", "team")]
+        tests = [f"test/{place}/{kind}" for place in places for kind in ("turns", "grades", "moves")]
+        return ["problems/test", *tests, "comparison", "by-turn"]
     elif config.get("__type__") in ("ScorerTraining", "ScorerEvaluation"):
         return _scorer(config)
     elif config.get("__type__") == "Baselines":
