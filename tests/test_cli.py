@@ -59,7 +59,7 @@ def out(tmp_path: Path) -> str:
 
 
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unknown command 'mlat'; there are malt, maft, scorer, baselines, eval, show, report" in sentence(
+    assert "unknown command 'mlat'; there are malt, maft, maporl, scorer, baselines, eval, show, report" in sentence(
         capsys, "mlat"
     )
 

@@ -75,7 +75,7 @@ def with_preset(recipe: str, args: Sequence[str]) -> list[str]:
     files = {file.stem.removeprefix(f"{recipe}-"): file for file in PRESETS.glob(f"{recipe}-*.yaml")}
     if name not in files:
         raise TeamtuneError(f"{recipe} has no preset {name!r}; there are {', '.join(['paper', *sorted(files)])}")
-    # Options of a file come before the preset's in `with_file`, so they are put in their place here.
+    # The command line wins over --config, and that over the preset.
     return [*file_arguments(files[name]), *with_file(rest)]
 
 
