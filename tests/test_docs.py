@@ -216,7 +216,8 @@ def test_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    for folder in ("examples", "docs"):
+        (tmp_path / folder).symlink_to(REPOSITORY / folder)
     page = Page(monkeypatch, capsys, name)
     try:
         for block in blocks(name):
