@@ -132,7 +132,8 @@ def main(argv: Sequence[str]) -> None:
 
     two = drawn(4000)
     beside = ", ".join(f"{chance} {100 * learns_beside(two, chance).mean():.0f} %" for chance in (0.5, 0.6, 0.7))
-    print(f"Two turns, 4,000 games: both learn {100 * learn_together(two).mean():.0f} %; beside a fixed partner {beside}")
+    together = f"{100 * learn_together(two).mean():.0f} %"
+    print(f"Two turns, 4,000 games: both learn {together}; beside a fixed partner {beside}")
     for turns in (10, 20):
         rows = experiment(turns)
         names = [named(partner) for partner in PARTNERS]
