@@ -38,6 +38,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from teamtune.memory import forget_peak, give_back_freed_memory, peak_megabytes
+from teamtune.track import Track, Tracker, check_tracker, open_tracker
 from teamtune.types import Row, TeamtuneError
 
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
@@ -87,8 +88,12 @@ def read_table(folder: str | Path) -> Table:
 class Run(AbstractContextManager["Run"]):
     """A run folder, held by one process at a time: a context manager, or `close` it."""
 
-    def __init__(self, path: str | Path, config: object, command: str = "") -> None:
+    def __init__(self, path: str | Path, config: object, command: str = "", track: Track = "none") -> None:
+        """track: where metrics go besides metrics.jsonl; it does not make a run another one."""
         self.path = Path(path)
+        self._track: Track = track
+        self._tracker: Tracker | None = None
+        check_tracker(track)
         if self.path == Path() and not (self.path / "config.json").exists():
             raise TeamtuneError(f"--out is {str(path)!r}, the current folder; give the run a folder of its own")
         self._metrics = Log(self.path / "metrics.jsonl")
@@ -97,7 +102,10 @@ class Run(AbstractContextManager["Run"]):
             self.path.mkdir(parents=True, exist_ok=True)
             with self._lock:
                 _write(self.path / ".holder", f"process {os.getpid()} on {platform.node()}".encode())
-                self._settle(canonical(config, self.path), command)
+                options = canonical(config, self.path)
+                if isinstance(options, dict):
+                    options.pop("track", None)
+                self._settle(options, command)
                 self._metrics.read()  # drops a torn last line
                 self._lock.acquire()  # locks are counted, so this one stays when the block ends
         except Timeout as error:
@@ -175,6 +183,11 @@ class Run(AbstractContextManager["Run"]):
     def log(self, stage: str, step: int, **metrics: float | int | str) -> None:
         """Add a line to metrics.jsonl."""
         self._metrics.append([{"stage": stage, "step": step, **metrics}])
+        if self._tracker is None:
+            self._tracker = open_tracker(self._track, self.path)
+        if self._tracker is not None:
+            numbers = {name: float(value) for name, value in metrics.items() if not isinstance(value, str)}
+            self._tracker.log(stage, step, numbers)
 
     def metrics(self) -> list[Row]:
         """The lines of metrics.jsonl."""
@@ -187,6 +200,9 @@ class Run(AbstractContextManager["Run"]):
 
     def close(self) -> None:
         """Release the folder for other processes."""
+        if self._tracker is not None:
+            self._tracker.close()
+            self._tracker = None
         self._lock.release()
 
     def __exit__(self, *_: object) -> None:

@@ -32,7 +32,7 @@ def main(cfg: Maft, command: str = "") -> Run:
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
     check_targets(cfg.model, cfg.lora.targets)
     check_encoder(cfg.measures.encoder, cfg.measures.pooling)
-    with Run(cfg.out, cfg, command) as run:
+    with Run(cfg.out, cfg, command, cfg.track) as run:
         lab = Lab(run, cfg, train, base)
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
         watched = Watch(arena, cfg, test)

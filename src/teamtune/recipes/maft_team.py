@@ -29,6 +29,7 @@ from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns
 from teamtune.tasks.parse import parse_turns
+from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Objective, Policy, Preference, Sft
 from teamtune.train.team import Lora
@@ -100,6 +101,8 @@ class Maft:
     problems each, or as many as there are"""
     measures: Measures = Measures()
     driver: Driver = "waves"
+    track: Track = "none"
+    """where metrics go besides metrics.jsonl"""
     seed: int = 0
 
     def __post_init__(self) -> None:

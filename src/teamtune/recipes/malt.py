@@ -36,6 +36,7 @@ from teamtune.recipes.systems import (
 from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns, splits
+from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora
@@ -78,6 +79,8 @@ class Malt:
     baselines: Literal["none", "base", "all"] = "all"
     """base: untrained alone and as a team; all: also in debate and, with one round, after STaR (the SFT stage)"""
     driver: Driver = "waves"
+    track: Track = "none"
+    """where metrics go besides metrics.jsonl"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -112,7 +115,7 @@ def main(cfg: Malt, command: str = "") -> Run:
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
     check_targets(cfg.model, cfg.lora.targets)
     done = Trained(base, base)
-    with Run(cfg.out, cfg, command) as run:
+    with Run(cfg.out, cfg, command, cfg.track) as run:
         for number in range(cfg.rounds):
             done = train_round(run, cfg, train, done, number)
         systems = played_systems(run, cfg, test, base, done)

@@ -38,7 +38,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     for model in (cfg.model, *cfg.partners):
         check_targets(model, cfg.lora.targets)
     base = identified(untrained_team(cfg, given_scorer(cfg)))
-    with Run(cfg.out, cfg, command) as run:
+    with Run(cfg.out, cfg, command, cfg.track) as run:
         team = base
         if makes_scorer(cfg):
             alone = replace(base, agents=seats(SPEAKERS, cfg.making.sampling))

@@ -27,6 +27,7 @@ from teamtune.recipes.scorer import Scorer, with_scorer
 from teamtune.rollout import Driver
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in
+from teamtune.track import Track
 from teamtune.train.fit import Fit, Metrics
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
@@ -86,6 +87,8 @@ class Maporl:
     eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
     """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere"""
     driver: Driver = "waves"
+    track: Track = "none"
+    """where metrics go besides metrics.jsonl"""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from teamtune.recipes.systems import TEST_SEED, base_team, play_test
 from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in, splits
+from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora
@@ -77,6 +78,8 @@ class ScorerTraining:
     test_samples: int = 8
     """answers to a test problem"""
     driver: Driver = "waves"
+    track: Track = "none"
+    """where metrics go besides metrics.jsonl"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,7 +107,7 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
     problems, test = splits(cfg.task)
     base = base_team(cfg.model, seats(SPEAKERS, cfg.scorer.sampling), cfg.engine)
     check_targets(cfg.model, cfg.scorer.lora.targets)
-    with Run(cfg.out, cfg, command) as run:
+    with Run(cfg.out, cfg, command, cfg.track) as run:
         folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
         measured(run, with_scorer(base, str(folder)), test, cfg.engine, cfg.test_samples, cfg.seed)
         return run

@@ -25,7 +25,8 @@ def stored_options(kind: type[T], folder: Path) -> T:
     config = _stored(folder)
     if config.get("__type__") != kind.__name__:
         raise TeamtuneError(f"{str(folder)!r} is a run of {config.get('__type__')}; give one of {kind.__name__}")
-    missing = {field.name for field in fields(kind)} - config.keys()  # type: ignore[arg-type]
+    # Where metrics went is not stored: it does not make a run another one.
+    missing = {field.name for field in fields(kind)} - config.keys() - {"track"}  # type: ignore[arg-type]
     if missing:
         raise TeamtuneError(
             f"{folder / 'config.json'} lacks {', '.join(sorted(missing))}: another version made it, or it is corrupt; "
