@@ -14,13 +14,14 @@ from helpers import base_of, random_adapter, tokenizer_of
 from teamtune.engines import EngineSpec
 from teamtune.engines.scripted import Scripted
 from teamtune.engines.transformers import TransformersEngine
+from teamtune.jsonl import Log
 from teamtune.play import Live, Play, ProtocolFn, ask, by_hand, rolling, seed_of, waves
 from teamtune.protocols import debate as debating
 from teamtune.protocols import pipeline as piping
 from teamtune.protocols.debate import debate
 from teamtune.protocols.pipeline import pipeline
 from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout
-from teamtune.store import Log, Run
+from teamtune.store import Run
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Ask, Episode, Problem, Row, Sampling, Team, TeamtuneError, Turn, turn_of, turn_row, user
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teamtune import store
-from teamtune.store import Counted, Log, Run, Table, canonical, changes, read_table
+from teamtune.jsonl import Log
+from teamtune.store import Counted, Run, Table, canonical, changes, read_table
 from teamtune.types import Agent, Sampling, Team, TeamtuneError
 
 SRC = Path(store.__file__).parents[1]

@@ -29,8 +29,9 @@ from rich.progress import (
 )
 
 from teamtune.engines import EngineSpec, open_engine
+from teamtune.jsonl import Log
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
-from teamtune.store import Counted, Log
+from teamtune.store import Counted
 from teamtune.tasks import problems_in
 from teamtune.types import UNFIT, Episode, Problem, Row, Team, TeamtuneError, by_episode, turn_of, turn_row
 

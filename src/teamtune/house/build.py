@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from teamtune.house import tokenizer as tokenizers
 from teamtune.house.corpus import document
 from teamtune.house.data import batches
-from teamtune.store import Log
+from teamtune.jsonl import Log
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.types import TeamtuneError
 
