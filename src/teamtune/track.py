@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -61,9 +62,7 @@ class Trackio:
 
     def __init__(self, folder: Path):
         os.environ["TRACKIO_DIR"] = str((folder / "trackio").absolute())  # read where it is imported
-        import trackio
-
-        self.run: Any = trackio.init(PROJECT, name=folder.resolve().name, resume="allow", embed=False)
+        self.run: Any = import_module("trackio").init(PROJECT, name=folder.resolve().name, resume="allow", embed=False)
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         self.run.log({f"{stage}/{name}": value for name, value in metrics.items()}, step=step)
@@ -76,11 +75,9 @@ class Wandb:
     """One W&B run for a run folder, gone on with where it was."""
 
     def __init__(self, folder: Path):
-        import wandb
-
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
         identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-        self.run: Any = wandb.init(
+        self.run: Any = import_module("wandb").init(
             project=PROJECT, name=folder.resolve().name, dir=str(folder), id=identity, resume="allow"
         )
         self.stages: set[str] = set()
