@@ -44,9 +44,7 @@ class TensorBoard:
     """Event files. `tensorboard --logdir RUN/tensorboard` shows them."""
 
     def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self.writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
