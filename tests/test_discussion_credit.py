@@ -187,6 +187,7 @@ def test_an_answer_without_a_score_stops() -> None:
         ("we have 2 + 3 = 5 and then we stop. Answer: 5\nAnd now something else", "5", "stop", "text after the answer"),
         ("we have 2 + 3 = 5 and then we stop. Answer: 5", "5", "length", "not ended"),
         ("we have 1 1 1 1 1 1 here, which is fine. Answer: 5.", "5", "stop", ""),
+        ("we have ((((1 + 2) + 3) + 4) + 5) and a rule ------ Answer: 5", "5", "stop", ""),
         (r"we have 2 + 3 = 5 and so on, which is \boxed{5}.", "5", "stop", ""),
     ],
 )
@@ -199,7 +200,7 @@ def test_the_gate(text: str, parsed: str | None, finish: str, cause: str) -> Non
 def slow_repeated(pieces: list[str], times: int) -> bool:
     return any(
         pieces[start : start + period] * (times + 1) == pieces[start : start + period * (times + 1)]
-        and not all(piece.isdigit() for piece in pieces[start : start + period])
+        and any(piece.isalpha() for piece in pieces[start : start + period])
         for period in range(1, 21)
         for start in range(len(pieces) - period * (times + 1) + 1)
     )

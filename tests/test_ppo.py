@@ -320,6 +320,7 @@ def test_sampling_that_is_not_the_whole_distribution_is_refused(tiny: str, sampl
     [
         ({"updates": 0}, "updates of ppo is 0"),
         ({"kl": -1.0}, "kl of ppo is -1.0"),
+        ({"kl": 0.0, "kl_target": 0.1}, "kl_target of ppo has no use with kl 0"),
         ({"trace": 2.0}, r"trace of ppo is 2.0; it must lie in \[0, 1\]"),
     ],
 )

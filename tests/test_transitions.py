@@ -32,6 +32,10 @@ def test_the_majority_after_every_turn_with_ties_in_parts() -> None:
     assert [rows[2][name] for name in MOVES] == [1, 0, 1, 1]
 
 
+def test_what_cannot_be_read_may_win_the_vote_but_yields_in_a_tie() -> None:
+    assert [row["vote"] for row in turn_rows(*discussion("--R", "-RA", "-RR"))] == [0.0, 0.5, 1.0]
+
+
 def test_a_discussion_that_ended_early_keeps_its_answers() -> None:
     long, short = discussion("RA", "RR", "RR"), discussion("RR", problem="q")
     rows = turn_rows(long[0] + short[0], long[1] + short[1])

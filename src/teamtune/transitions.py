@@ -1,6 +1,7 @@
 """What a discussion does to answers, turn by turn (MAPoRL, 3.4 and 3.8 of the specification). Pure.
 
-The majority after every turn, a tie counting in parts, and how agents' answers moved since the turn before; one row:
+The majority after every turn, and how agents' answers moved since the turn before. A tie counts in parts; what could
+not be read is one more answer, which can win outright but yields in a tie (MAPoRL's metric). One row:
 
     {"problem": "p", "take": 0, "turn": 2, "vote": 0.5, "right": 0.667, "kept right": 1, "corrected": 1, "lost": 0,
      "kept wrong": 1, "RWR": 0, "RWW": 0, "WRW": 0, "WRR": 1, "influence RWR": 0, ...}
@@ -37,7 +38,8 @@ def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
         for number, here in enumerate(whole, start=1):
             scores = [one["score"] for one in here]
             row: Row = {"problem": problem, "take": take, "turn": number}
-            row |= {"vote": vote_score([one["parsed"] for one in here], scores), "right": sum(scores) / len(scores)}
+            vote = vote_score([one["parsed"] for one in here], scores, unparsed="class")
+            row |= {"vote": vote, "right": sum(scores) / len(scores)}
             before = np.array([one["score"] == 1 for one in whole[number - 2]]) if number > 1 else None
             rows.append(row | moved(before, np.array([score == 1 for score in scores])))
     return rows

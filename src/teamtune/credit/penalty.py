@@ -20,7 +20,7 @@ class Gate:
     shortest: int = 50
     """fewest tokens of an answer; pieces where an engine hides its tokens"""
     repeats: int = 3
-    """a sequence of 1 to 20 pieces may follow itself so often, one of digits alone always; 0: not looked at"""
+    """a sequence of 1 to 20 pieces may follow itself so often, one without a word always; 0: not looked at"""
     unread: bool = True
     """an answer that cannot be read"""
     after: bool = False
@@ -56,13 +56,13 @@ def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
 def repeated(pieces: Sequence[str], times: int = 3, longest: int = LONGEST) -> bool:
     """Whether a sequence of at most `longest` pieces stands more than `times` times in a row.
 
-    Sequences of digits alone do not count: numbers may have what rows of words should not.
+    Sequences without a word do not count: numbers, brackets and rules may have what rows of words should not.
     """
     for period in range(1, longest + 1):
         run = 0  # so many pieces equal the one a period before: `times` periods of them are times + 1 copies
         for at in range(period, len(pieces)):
             run = run + 1 if pieces[at] == pieces[at - period] else 0
-            if run >= times * period and not all(piece.isdigit() for piece in pieces[at - period + 1 : at + 1]):
+            if run >= times * period and any(piece.isalpha() for piece in pieces[at - period + 1 : at + 1]):
                 return True
     return False
 

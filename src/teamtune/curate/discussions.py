@@ -39,7 +39,7 @@ def best_discussions(
         last = [graded[place_of(turn)] for turn in rounds[-1]]
         if any(turn["finish"] in UNFIT or graded[place_of(turn)]["parsed"] is None for one in rounds for turn in one):
             counts["discussions left out, malformed"] += 1
-        elif vote_score([one["parsed"] for one in last], [one["score"] for one in last]) < 1:
+        elif vote_score([one["parsed"] for one in last], [one["score"] for one in last], unparsed="class") < 1:
             counts["discussions left out, the majority is wrong"] += 1
         else:
             mean = sum(scores.get(place_of(turn), 0.0) for turn in rounds[-1]) / len(last)

@@ -66,7 +66,8 @@ def frozen_partners(lab: Lab) -> Iterator[Entrant]:
     done = trained(variant, only=["agent-1"])
     speakers = variant.cfg.speakers_of(lab.cfg.sizes[0])
     own = partial(entrant, team=done.team, trained=done.tokens, transfers=False)
-    beside, everywhere = (variant.cfg.talk(some) for some in (speakers, in_all_places(speakers, "agent-1")))
+    one = [[names[0], *("agent-2" if name != OPENER else name for name in names[1:])] for names in speakers]
+    beside, everywhere = (variant.cfg.talk(some) for some in (one, in_all_places(speakers, "agent-1")))
     yield own("One agent trained, beside untrained ones", "frozen-partners", protocol=beside)
     yield own("One agent trained, in all places", "frozen-partners-all", protocol=everywhere)
 
@@ -78,7 +79,9 @@ def in_all_places(speakers: Sequence[Sequence[str]], name: str) -> list[list[str
 
 def no_scorer(lab: Lab) -> Entrant:
     """Trained on the last answer's grade alone; nobody is shown a score."""
-    variant = lab.variant("no-scorer", scorer="none", rewards=replace(lab.cfg.rewards, right_by="grader"))
+    variant = lab.variant(
+        "no-scorer", scorer="none", scorer_from="", rewards=replace(lab.cfg.rewards, right_by="grader")
+    )
     done = trained(variant)
     protocol = variant.cfg.talk(variant.cfg.speakers_of(lab.cfg.sizes[0]))
     return entrant("MAPoRL without a scorer", "no-scorer", done.team, protocol, done.tokens)

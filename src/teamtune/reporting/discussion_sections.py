@@ -23,7 +23,8 @@ def turns(rows: Sequence[Row], further: Sequence[tuple[str, Sequence[Row]]] = ()
     tables = [_accuracies("", rows)] if rows else []
     tables += [_accuracies(f"On {task}", found) for task, found in further if found]
     text = (
-        "The majority of the agents' answers after each turn; a tie counts in parts. In brackets, the 95 % interval of "
+        "The majority of the agents' answers after each turn; a tie counts in parts, and what could not be read is one "
+        "more answer, which yields in a tie (the comparison above leaves it out). In brackets, the 95 % interval of "
         "the difference to the off-the-shelf discussion after the same turn, in points, from a paired bootstrap over "
         "problems."
     )

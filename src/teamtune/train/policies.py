@@ -61,6 +61,8 @@ class Ppo:
         for name in ("kl", "kl_target", "target_kl", "gap", "value_rate"):
             if getattr(self, name) < 0:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 0 or above")
+        if self.kl_target and not self.kl:
+            raise TeamtuneError("kl_target of ppo has no use with kl 0, whose multiples are 0; give kl a start")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must lie in [0, 1]")
