@@ -16,8 +16,9 @@ import torch
 from teamtune.adapters import attach, check_adapter
 from teamtune.engines.render import Renderer
 from teamtune.models import load_model, told_when_full
-from teamtune.train.examples import Example, padded
+from teamtune.train.examples import Example
 from teamtune.train.fit import packed
+from teamtune.train.forward import batch_of
 from teamtune.train.objective import Item
 from teamtune.train.team import HEAD_FILE, Head, TeamModel
 from teamtune.types import SCORER, Ask, Completion, Message, Team, TeamtuneError
@@ -53,11 +54,10 @@ class LearnedScorer:
         different = list(dict.fromkeys(ask.messages for ask in asks))
         examples = [self._example(messages) for messages in different]
         found: dict[tuple[Message, ...], float] = {}
-        pad = self.model.tokenizer.pad_token_id
         for micro in packed([Item(self.name, n, one) for n, one in enumerate(examples)], self.tokens):
             batch: list[Example] = [item.data for item in micro]  # type: ignore[misc]
             with told_when_full(f"{len(batch)} answers to score", "score fewer tokens at once"):
-                ids, _ = padded(batch, pad if pad is not None else 0, self.model.device)
+                ids, _ = batch_of(self.model, batch)
                 values = self.model.values(ids, [self.name] * len(batch)).sigmoid()
             last = [float(values[row, len(one) - 1]) for row, one in enumerate(batch)]
             found |= {different[item.number]: score for item, score in zip(micro, last, strict=True)}

@@ -252,6 +252,11 @@ def place_of(row: Row) -> Place:
     return row["problem"], row["take"], row["turn"]
 
 
+def answering(turns: Sequence[Row]) -> list[Row]:
+    """The turns that are answers: all but a scorer's."""
+    return [turn for turn in turns if turn["agent"] != SCORER]
+
+
 def by_episode(rows: Sequence[Row]) -> dict[Key, list[Row]]:
     """Rows of a Turn table grouped by episode, turns in order; episodes in order of first appearance."""
     groups: dict[Key, list[Row]] = {}

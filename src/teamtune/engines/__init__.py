@@ -37,13 +37,12 @@ def open_engine(spec: EngineSpec, team: Team) -> Engine:
         from teamtune.engines.scripted import Scripted
 
         return Scripted(found_script(spec.script))
-    from teamtune.engines.routed import Routed
+    from teamtune.engines.routed import joined
 
     seats: dict[str, Engine] = {}
     for model in team.models:
         seats |= on_one_base(spec, team.part(model))
-    different = {id(engine): engine for engine in seats.values()}
-    return Routed(seats) if len(different) > 1 else next(iter(different.values()))
+    return joined(seats)
 
 
 def on_one_base(spec: EngineSpec, team: Team) -> dict[str, Engine]:

@@ -10,6 +10,12 @@ from teamtune.play import Engine, RollingEngine
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 
+def joined(seats: Mapping[str, Engine]) -> Engine:
+    """The engine of all seats: their own where they share one."""
+    routed = Routed(seats)
+    return routed if len(routed.engines) > 1 else routed.engines[0]
+
+
 class Routed:
     """Sends each ask to the engine of its seat. Each engine adopts the seats that are its own."""
 

@@ -24,7 +24,7 @@ from teamtune.protocols.solo import solo
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, grade_turns
-from teamtune.types import SCORER, Agent, Row, Sampling, Team, TeamtuneError, place_of
+from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError, answering, place_of
 from teamtune.vote import vote_score
 
 TEST_SEED = 1_000_003
@@ -204,8 +204,7 @@ def compare(systems: Sequence[System], against: str) -> list[Row]:
 
 def _measured(system: System) -> tuple[dict[str, float], float | None, list[Row]]:
     """Scores by problem, consensus, and the turns that they cost; a scorer's are no generations."""
-    turns, grades = system.played.turns.rows(), system.played.grades.rows()
-    turns = [turn for turn in turns if turn["agent"] != SCORER]
+    turns, grades = answering(system.played.turns.rows()), system.played.grades.rows()
     if system.votes:
         turns = [turn for turn in turns if turn["take"] < system.votes]
     return scores(turns, grades, system.votes), agreement(turns, grades, system.votes), turns

@@ -5,17 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from teamtune.evaluate import Estimate
 from teamtune.reporting import svg
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
 from teamtune.transitions import CELLS, MOVES
 from teamtune.types import Row
-
-
-class _Share:
-    """A share with its error, in the form that `estimated` tells."""
-
-    def __init__(self, mean: float, se: float):
-        self.mean, self.se = mean, se
 
 
 def turns(rows: Sequence[Row], further: Sequence[tuple[str, Sequence[Row]]] = ()) -> Row:
@@ -39,7 +33,7 @@ def _accuracies(title: str, rows: Sequence[Row]) -> Row:
         cells = []
         for number in numbers:
             row = own.get(number)
-            told = NONE if row is None else estimated(_Share(row["accuracy"], row["se"]))
+            told = NONE if row is None else estimated(Estimate(row["accuracy"], row["se"], row["n"]))
             if row is not None and row["diff"] is not None:
                 told += f" ({points(row['diff'])} [{points(row['low'])}, {points(row['high'])}])"
             cells.append(told)

@@ -15,8 +15,8 @@ from teamtune.evaluate import accuracy_by_agent
 from teamtune.recipes.systems import scores
 from teamtune.reporting import debates, measures, read
 from teamtune.reporting.costs import costs
-from teamtune.reporting.trees import FULL, LIGHT, answering, kind_of, mix, problem_trees, right_shares
-from teamtune.types import Row
+from teamtune.reporting.trees import FULL, LIGHT, kind_of, mix, problem_trees, right_shares
+from teamtune.types import Row, answering
 
 Facts = dict[str, Any]
 Tables = tuple[list[Row], list[Row]]

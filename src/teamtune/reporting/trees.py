@@ -24,16 +24,11 @@ from typing import Any
 
 from teamtune.credit.discussion import scores_in
 from teamtune.reporting.measures import ancestors, leaves
-from teamtune.types import SCORER, Place, Row, by_episode, place_of
+from teamtune.types import Place, Row, answering, by_episode, place_of
 
 LIGHT = ("problem", "take", "turn", "agent", "tag", "parents", "final")
 """Columns of a Turn table that statistics need."""
 FULL = (*LIGHT, "messages", "text", "finish")
-
-
-def answering(turns: Sequence[Row]) -> list[Row]:
-    """The turns that are answers: all but a scorer's."""
-    return [turn for turn in turns if turn["agent"] != SCORER]
 
 
 def mix(problems: Sequence[str], kind: Callable[[str], Any], limit: int) -> list[str]:

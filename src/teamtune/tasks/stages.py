@@ -26,7 +26,7 @@ from teamtune.grading.merge import merged
 from teamtune.store import Counted, Run, Table
 from teamtune.tasks.find import MADE, check_apart, find
 from teamtune.tasks.spec import TaskSpec
-from teamtune.types import SCORER, Grade, Problem, Row, TeamtuneError
+from teamtune.types import Grade, Problem, Row, TeamtuneError, answering
 
 THREADS = 8  # graders that wait (for a worker, for a server) wait beside each other
 FEW = 64
@@ -131,7 +131,7 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
     Equal texts on the same problem are graded once. Equal answers of a problem have the same text in "parsed", so that
     they vote together. Turns that a grader of yours cannot judge are counted. A scorer's turns are no answers.
     """
-    turns = [turn for turn in turns if turn["agent"] != SCORER]
+    turns = answering(turns)
     known = {problem.id: problem for problem in problems_in(problems)}
     grader = task.grade(split)
     asked = list(dict.fromkeys((turn["problem"], turn["text"]) for turn in turns))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from teamtune.engines import EngineSpec
-from teamtune.engines.routed import Routed
+from teamtune.engines.routed import joined
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.models import load_model
 from teamtune.play import Engine
@@ -40,9 +40,7 @@ def hosted(team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: Engi
         found = _one_base(part, own, lora, ppo, spec, seed)
         seats |= found[1]
         learners += [Learner.of(found[0], own, ppo)] if own else []
-    different = {id(engine): engine for engine in seats.values()}
-    engine = Routed(seats) if len(different) > 1 else next(iter(different.values()))
-    return Host(team.adopt({name: name for name in policies}), engine, learners)
+    return Host(team.adopt({name: name for name in policies}), joined(seats), learners)
 
 
 def _one_base(

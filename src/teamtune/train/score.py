@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from teamtune.engines.render import Renderer
 from teamtune.models import told_when_full
 from teamtune.store import Counted
-from teamtune.train.examples import Example, padded
+from teamtune.train.examples import Example
 from teamtune.train.fit import packed
+from teamtune.train.forward import batch_of
 from teamtune.train.losses import token_logprobs
 from teamtune.train.objective import Item
 from teamtune.train.team import Lora, TeamModel
@@ -63,8 +64,7 @@ def score_turns(
 
 
 def _score(model: TeamModel, micro: Sequence[Item], under: Sequence[str]) -> dict[tuple[int, str], Row]:
-    pad = model.tokenizer.pad_token_id
-    ids, mask = padded([item.data for item in micro], pad if pad is not None else 0, model.device)  # type: ignore[misc]
+    ids, mask = batch_of(model, [item.data for item in micro])  # type: ignore[misc]
     authors = [item.agent for item in micro]
     own = model(ids, authors).float()
     mine = token_logprobs(own, ids)
