@@ -193,7 +193,7 @@ def test_an_answer_without_a_score_stops() -> None:
 )
 def test_the_gate(text: str, parsed: str | None, finish: str, cause: str) -> None:
     turn: Row = {"text": text, "finish": finish, "token_ids": None}
-    assert fault(turn, parsed, Gate(shortest=8, after=True)) == cause
+    assert fault(turn, parsed, Gate(shortest=8, cut=True)) == cause
     assert fault(turn, parsed, Gate(0, 0, False, False, False)) == ""
 
 

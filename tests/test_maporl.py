@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from teamtune.cli import main as command
 from teamtune.credit.discussion import Rewards
 from teamtune.curate.discussions import best_discussions
-from teamtune.recipes.maporl_team import Maporl, last_turn, rewards_of, size, untrained_team
+from teamtune.recipes.maporl_team import Maporl, generated, last_turn, rewards_of, size, untrained_team
+from teamtune.recipes.scorer_source import questions_before, trained_on
 from teamtune.store import read_table
 from teamtune.tasks import TaskSpec, parted
 from teamtune.types import SCORER, Row, TeamtuneError, place_of
@@ -24,8 +26,7 @@ OPTIONS = """
 --ppo.updates 3 --ppo.problems 4 --ppo.fit.epochs 1 --ppo.fit.rate 1e-3 --ppo.save-every 1
 """
 SMALL = OPTIONS.split()
-PAID = "--rewards.incentives.alpha-1 1 --rewards.incentives.beta-1 0.5".split()
-ALL = "off-the-shelf single-agent frozen-partners no-scorer sft no-collaboration".split()
+ALL = "off-the-shelf single-agent frozen-partners no-scorer sft no-collaboration incentives".split()
 
 
 def trained(model: str, out: Path, *more: str) -> Path:
@@ -47,7 +48,6 @@ def whole(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything in one run, which is broken off after the second update."""
     out = tmp_path_factory.mktemp("maporl") / "run"
     options = ["--baselines", *ALL, "--sizes", "3x3", "2x2", "--eval-task", "tests.spoken_task:poisoned"]
-    options += PAID
     with pytest.MonkeyPatch.context() as patch:
         from teamtune.recipes import maporl_team
 
@@ -72,7 +72,9 @@ def test_every_system_stands_in_the_comparison(whole: Path) -> None:
         *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Single-agent RL, alone"),
         *("Single-agent RL, in discussion", "One agent trained, beside untrained ones"),
         *("One agent trained, in all places", "MAPoRL without a scorer", "SFT on the best discussions"),
-        *("Trained, the question alone", "MAPoRL"),
+        "Trained, the question alone",
+        *(f"MAPoRL with {name} 2" for name in ("alpha_0", "alpha_1", "beta_0", "beta_1")),
+        "MAPoRL",
     ]
     assert table["MAPoRL"]["calls"] == 9 and table["MAPoRL, 2x2"]["calls"] == 4, "scores are no generations"
     assert table["MAPoRL"]["prompt_tokens"] and table["Single-agent RL, alone"]["calls"] == 3
@@ -81,7 +83,7 @@ def test_every_system_stands_in_the_comparison(whole: Path) -> None:
 
 
 def test_a_run_that_was_broken_off_ends_as_an_unbroken_one(whole: Path, brief: str, tmp_path: Path) -> None:
-    again = trained(brief, tmp_path / "run", "--baselines", *PAID)
+    again = trained(brief, tmp_path / "run", "--baselines")
     assert metrics(again, "ppo") == metrics(whole, "ppo")
     files = [folder / "ppo" / "agent" / "adapter_model.safetensors" for folder in (whole, again)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -95,8 +97,48 @@ def test_turn_by_turn(whole: Path) -> None:
     assert own[0]["diff"] == 0 == own[0]["low"] == own[0]["high"]
     final = next(row for row in rows(whole, "comparison") if row["system"] == "MAPoRL")
     assert own[-1]["accuracy"] == pytest.approx(final["accuracy"])
+    paired = [row for row in table if row["system"] == "MAPoRL, 2x2"]
+    base = {row["turn"]: row["accuracy"] for row in table if row["system"] == "Off-the-shelf, 2x2"}
+    assert [row["turn"] for row in paired] == [1, 2]
+    for row in paired:
+        assert row["diff"] == pytest.approx(row["accuracy"] - base[row["turn"]]), "beside its own size"
     further = rows(whole, "transfer/tests.spoken_task-poisoned/by-turn")
     assert {row["system"] for row in further} >= {"Off-the-shelf", "MAPoRL"}
+
+
+def test_incentives_are_studied_beside_none(whole: Path) -> None:
+    found = rows(whole, "shifts")
+    assert {row["system"] for row in found} == {
+        f"MAPoRL with {n} 2" for n in ("alpha_0", "alpha_1", "beta_0", "beta_1")
+    }
+    assert len(found) == 4 * 2 * 2 * 6 and all(row["n"] == 6 for row in found)
+    table = {(row["system"], row["turn"]): row for row in rows(whole, "by-turn")}
+    for row in found:
+        prefix = "influence " if row["of"] == "influence" else ""
+        name = {"delta_0": f"{prefix.strip()}_delta_0".lstrip("_"), "delta_1": f"{prefix.strip()}_delta_1".lstrip("_")}
+        key = name.get(row["cell"], f"{prefix}{row['cell']}")
+        assert row["share"] == pytest.approx(table[row["system"], row["turn"]][key])
+        assert row["without"] == pytest.approx(table["MAPoRL", row["turn"]][key])
+        assert row["low"] <= row["diff"] <= row["high"]
+    lines = metrics(whole, "incentives/alpha_1/ppo")
+    assert any(line[f"agent-{a}-turn-{t}/incentive"] for line in lines for a in (1, 2) for t in (2, 3))
+    assert not any(line[f"agent-{a}-turn-3/incentive"] for line in metrics(whole, "ppo") for a in (1, 2))
+
+
+def test_a_single_agent_is_trained_on_as_many_tokens(whole: Path) -> None:
+    team, alone = (sum(line["generated_tokens"] for line in metrics(whole, n)) for n in ("ppo", "single-agent/ppo"))
+    first = [row for row in generated(whole / "ppo") if row["tag"] == "turn-1"]
+    length = sum(len(row["token_ids"]) for row in first) / len(first)
+    answers = list(generated(whole / "single-agent" / "ppo"))
+    assert len(answers) == 3 * 4 * round(team / (3 * 4) / length) and 0.7 < alone / team < 1.4
+
+
+def test_without_a_scorer_the_last_answer_is_all_that_counts(whole: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(whole / "no-scorer" / "ppo" / "updates" / "000000.parquet").to_pylist()
+    last = {(row["problem"], row["agent"], row["tag"]) for row in found}
+    assert last and all(row["reward"] in (0.0, 1.0) and not row["penalty"] and not row["incentive"] for row in found)
 
 
 def test_what_was_learned_from_is_kept_with_its_rewards(whole: Path) -> None:
@@ -134,7 +176,7 @@ def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: 
     played = [file.parent for part in ("test", "transfer") for file in (whole / part).rglob("turns/DONE.json")]
     assert plan["test generations"] == sum(map(own, played))
     assert plan["generations for the scorer"] == len(rows(whole, "scorer/turns"))
-    assert plan["answers of an update"] == 24 and plan["training generations"] == 4 * 3 * 24 + 24 * 6
+    assert plan["answers of an update"] == 24 and plan["training generations"] == 8 * 3 * 24 + 24 * 6
 
 
 def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,9 +212,28 @@ def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> Non
 
 
 def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path) -> None:
-    options = ["--baselines", "--ppo.updates", "1", "--scorer-from", str(whole / "scorer" / "fit" / SCORER)]
-    folder = trained(brief, tmp_path / "run", *options)
-    assert not (folder / "scorer").exists() and len(rows(folder, "problems/train")) == 24
+    for told in (whole / "scorer" / "fit" / SCORER, whole):
+        options = ["--baselines", "--ppo.updates", "1", "--scorer-from", str(told)]
+        folder = trained(brief, tmp_path / told.name, *options)
+        assert not (folder / "scorer").exists()
+        # The team's problems come after the scorer's, as in the run that made both.
+        assert rows(folder, "problems/train") == rows(whole, "problems/train")
+    out = tmp_path / "later"
+    command(["eval", "--run", str(tmp_path / "run"), "--out", str(out), "--limit", "3", "--sizes", "1x1"])
+    assert len(rows(out, "comparison")) == 2
+
+
+def test_a_scorer_that_has_seen_the_problems_is_refused(
+    whole: Path, brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The scorer's eight problems are the fourth task's training problems, under another name of the task."""
+    options = ["--baselines", "--scorer-from", str(whole), "--level", "other"]
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "run", *options)
+    assert "8 of 24 training problems were the scorer's" in capsys.readouterr().err
+    alone = tmp_path / "taken" / "elsewhere"
+    shutil.copytree(whole / "scorer" / "fit" / SCORER, alone)
+    assert not trained_on(str(alone)) and questions_before(str(alone), TaskSpec()) == 0
 
 
 @pytest.mark.parametrize(
@@ -181,6 +242,10 @@ def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path)
         (["--turns", "1"], "turns is 1 and the first"),
         (["--sizes", "three"], "size 'three' is no AGENTSxTURNS"),
         (["--partners", "house"], "1 partners and 2 agents that share shared"),
+        (
+            ["--baselines", "incentives", "--rewards.incentives.alpha-0", "1"],
+            "the rewards have incentives and the base",
+        ),
         (["--scorer", "grader", "--scorer-from", "x"], "--scorer-from has no use"),
         (["--scorer-from", "no/such"], "no adapter in 'no/such'"),
         (["--rewards.gamma", "2"], "gamma of the rewards is 2.0"),
@@ -216,7 +281,8 @@ def test_parts_of_the_options() -> None:
     assert rewards_of(cfg).rule == "last-own" and size("3x12") == (3, 12)
     assert [agent.name for agent in untrained_team(cfg, None).agents] == ["opener", "agent"]
     two = Maporl(Path("x"), partners=("other",), share="agent-turn", sizes=("2x3",))
-    assert {agent.name: agent.model for agent in untrained_team(two, None).agents}["agent-2-turn-2"] == "other"
+    models = {agent.name: agent.model for agent in untrained_team(two, None).agents}
+    assert models["agent-2-turn-2"] == models["agent-2-opener"] == "other" and models["agent-1-opener"] == ""
     line: Any = {"step": 0, "agent-1-turn-1/score": 0.1, "agent-1-turn-2/score": 0.5, "agent-1-turn-2/accuracy": 0.7}
     assert last_turn(line) == (0.5, 0.7)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,15 +22,15 @@ from teamtune.play import Live, waves
 from teamtune.protocols.discussion import OPENER, by_policy, discussion, seats
 from teamtune.rollout import episode_rows
 from teamtune.train import losses
-from teamtune.train.examples import Example
+from teamtune.train.examples import Example, Sampled
 from teamtune.train.fit import Fit
 from teamtune.train.host import Host, hosted
 from teamtune.train.objective import Policy
 from teamtune.train.policies import Clock, Ppo
 from teamtune.train.ppo import adapted, batch, check_sampling, train
-from teamtune.train.samples import Answer, Look, token_rewards
+from teamtune.train.samples import Answer, Look, learned, token_rewards
 from teamtune.train.team import Lora
-from teamtune.train.update import improved
+from teamtune.train.update import compared, improved
 from teamtune.types import Problem, Row, Sampling, Team, TeamtuneError
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + 1?", "1", "End.") for i in range(16)]
@@ -51,8 +51,8 @@ def paid(rows: Sequence[Row], reward: Any = None) -> list[Row]:
         mates = [other for other in rows if all(other[k] == row[k] for k in ("problem", "take", "tag"))]
         seat = [mate["turn"] for mate in mates].index(row["turn"])
         worth = share if reward is None else reward(row)
-        told = {"place": seat, "number": number, "score": share, "right": share > 0.5, "penalty": ""}
-        found.append({**place, **told, "base": worth, "incentive": 0.0, "reward": worth})
+        told = {"place": seat, "number": number, "score": share, "graded": share > 0.5, "penalty": ""}
+        found.append({**place, **told, "right": told["graded"], "base": worth, "incentive": 0.0, "reward": worth})
     return found
 
 
@@ -104,7 +104,7 @@ def test_the_policy_loss_holds_to_an_anchor() -> None:
 
 def test_a_policy_far_from_the_base_earns_less_and_the_reward_stands_on_one_token() -> None:
     example = Example([1], [2, 3, 4])
-    answer = Answer("a", 0, example, example, [], 1.0, 5.0, ("p",))
+    answer = Answer("a", 0, example, example, [], 1.0, 5.0, "agent-1-turn-1")
     near = Look([-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0], 0.0, 0.0, [])
     far = replace(near, reference=[-3.0, -2.0, -1.0])
     mask = np.array([[True, True, True, False]])
@@ -141,13 +141,74 @@ def test_what_is_rewarded_becomes_more_frequent(tiny: str, tmp_path: Path, objec
     if objective == "ppo":
         assert lines[-1]["agent-value/error"] < lines[0]["agent-value/error"]
     else:
-        assert lines[0]["agent/groups"] == 8 and "agent-value/loss" not in lines[0]
+        assert lines[0]["groups"] == 8 and "agent-value/loss" not in lines[0]
+
+
+@pytest.mark.parametrize("objective", ["group", "rloo"])
+def test_answers_are_compared_with_those_of_their_group_whoever_gave_them(objective: Any) -> None:
+    """Two agents with adapters of their own, at two turns, and a third who learns nothing."""
+    rewards = [
+        {"agent": f"agent-{a + 1}", "problem": "p", "take": k, "number": t, "place": a, "reward": float(a + 10 * k * t)}
+        for k in (0, 1)
+        for t in (1, 2)
+        for a in (0, 1, 2)
+    ]
+    policies = ["agent-1", "agent-2"]
+    sizes: list[tuple[Literal["turn", "agent"], int]] = [("turn", 6), ("agent", 2)]
+    for group, size in sizes:
+        found, told = compared(rewards, policies, Ppo(objective, group=group))
+        assert told == {"groups": {"turn": 2, "agent": 4}[group], "degenerate_groups": 0}
+        for row in found:
+            same = [
+                r["reward"]
+                for r in rewards
+                if r["number"] == row["number"] and (size > 2 or r["place"] == row["place"])
+            ]
+            if group == "agent" and row["agent"] == "agent-3":
+                assert row["better"] == 0.0, "nobody learns in its group"
+                continue
+            assert len(same) == size
+            others = [*same]
+            others.remove(row["reward"])
+            spread = np.std(same, ddof=1)
+            wanted = (
+                (row["reward"] - np.mean(same)) / spread if objective == "group" else row["reward"] - np.mean(others)
+            )
+            assert row["better"] == pytest.approx(wanted)
+
+
+def test_groups_of_one_answer_and_of_equal_rewards() -> None:
+    rewards = [
+        {"agent": f"agent-{a + 1}", "problem": "p", "take": 0, "number": 1, "place": a, "reward": 1.0} for a in (0, 1)
+    ]
+    with pytest.raises(TeamtuneError, match="objective rloo compares answers and every group of agent has a single"):
+        compared(rewards, ["agent-1", "agent-2"], Ppo("rloo", group="agent"))
+    found, told = compared(rewards, ["agent-1", "agent-2"], Ppo("group"))
+    assert [row["better"] for row in found] == [0.0, 0.0] and told == {"groups": 1, "degenerate_groups": 1}
+    assert compared(rewards, ["agent-1"], Ppo()) == (rewards, {})
+
+
+@pytest.mark.parametrize("objective", ["group", "rloo"])
+def test_the_kl_comes_after_the_comparison(objective: Any) -> None:
+    """Equal rewards teach nothing but to stay near the base: of every token, the KL that is still ahead."""
+    example = Example([1], [2, 3, 4])
+    answers = [Answer("a", n, example, example, [0.0] * 3, 1.0, 1.0, "agent-1-turn-1", 0.0) for n in (0, 1)]
+    same = Look([-1.0] * 3, [-1.0] * 3, 0.0, 0.0, [])
+    looks = {("a", 0): same, ("a", 1): replace(same, reference=[-3.0, -2.0, -1.0])}
+    found = learned(answers, looks, Ppo(objective).estimate(0.1), False)
+    first, second = (item.data for item in found.policy)
+    assert isinstance(first, Sampled) and isinstance(second, Sampled) and not found.values
+    assert first.advantages == [0.0, 0.0, 0.0] and second.advantages == pytest.approx([-0.3, -0.1, 0.0])
 
 
 def test_all_turns_and_agents_are_told_of(tiny: str, tmp_path: Path) -> None:
     lines = run(tmp_path / "run", host(tiny, "turn"))
-    for name in ("reward", "base", "incentive", "score", "accuracy", "penalties", "length"):
-        assert all(f"agent-{a}-turn-{t}/{name}" in lines[0] for a in (1, 2) for t in (1, 2))
+    told = ("reward", "base", "incentive", "score", "accuracy", "penalties", "penalty: repetition", "length")
+    told += ("overflow", "base_kl", "entropy", "value_error", "clipped", "paid", "charged", "penalties_of_right")
+    for name in told:
+        assert all(f"agent-{a}-turn-{t}/{name}" in lines[0] for a in (1, 2) for t in (1, 2)), name
+    both = [lines[0][f"agent-{a}-turn-1/entropy"] for a in (1, 2)]
+    assert min(both) <= lines[0]["turn-1/entropy"] <= max(both), "a policy's mean lies between its agents'"
     assert "agent-1-turn-2/corrected" in lines[0] and "agent-1-turn-1/corrected" not in lines[0]
     assert {key for key in lines[0] if key.startswith("seconds/")} == {
         f"seconds/{name}" for name in ("generation", "rewards", "reference", "values", "update")
@@ -242,6 +303,7 @@ def test_policies_learn_together_what_each_learns_alone(tiny: str) -> None:
         own = [row for row in rewards if row["agent"] == name]
         alone = improved(one.learners[0], one.team, rows, own, ppo, 0.01, 0, 0, Clock())
         assert alone == pytest.approx({k: v for k, v in together.items() if k.startswith(name)}, rel=1e-3, abs=1e-5)
+        assert f"{name}-turn-2/clipped" in alone
         for a, b in zip(made.learners[0].model.parameters(name), one.learners[0].model.parameters(name), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
 
@@ -322,6 +384,7 @@ def test_sampling_that_is_not_the_whole_distribution_is_refused(tiny: str, sampl
         ({"kl": -1.0}, "kl of ppo is -1.0"),
         ({"kl": 0.0, "kl_target": 0.1}, "kl_target of ppo has no use with kl 0"),
         ({"trace": 2.0}, r"trace of ppo is 2.0; it must lie in \[0, 1\]"),
+        ({"objective": "rloo", "whiten_rewards": True}, "whiten_rewards has no use with objective rloo"),
     ],
 )
 def test_options_out_of_range(wrong: dict[str, Any], told: str) -> None:

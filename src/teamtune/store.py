@@ -94,6 +94,7 @@ class Run(AbstractContextManager["Run"]):
         self.path = Path(path)
         self._track: Track = track
         self._tracker: Tracker | None = None
+        self._tracked: dict[str, int] = {}
         check_tracker(track)
         if self.path == Path() and not (self.path / "config.json").exists():
             raise TeamtuneError(f"--out is {str(path)!r}, the current folder; give the run a folder of its own")
@@ -186,7 +187,7 @@ class Run(AbstractContextManager["Run"]):
         self._metrics.append([{"stage": stage, "step": step, **metrics}])
         if self._tracker is None:
             self._tracker = open_tracker(self._track, self.path)
-        if self._tracker is not None:
+        if self._tracker is not None and step > self._tracked.get(stage, -1):
             numbers = {name: float(value) for name, value in metrics.items() if not isinstance(value, str)}
             self._tracker.log(stage, step, numbers)
 
@@ -195,8 +196,11 @@ class Run(AbstractContextManager["Run"]):
         return self._metrics.read()
 
     def rewind(self, stage: str, step: int) -> None:
-        """Drop the metrics of `stage` from `step` on: a fit that resumes there logs them again."""
-        kept = [row for row in self.metrics() if row["stage"] != stage or row["step"] < step]
+        """Drop the metrics of `stage` from `step` on: a fit that resumes there logs them again, and a tracker, which
+        has them, need not be told twice."""
+        rows = self.metrics()
+        self._tracked[stage] = max((row["step"] for row in rows if row["stage"] == stage), default=-1)
+        kept = [row for row in rows if row["stage"] != stage or row["step"] < step]
         _write(self._metrics.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def close(self) -> None:

@@ -93,6 +93,40 @@ def by_turn(name: str, rows: Sequence[Row], against: Sequence[Row] | None = None
     return found
 
 
+def shifts(name: str, rows: Sequence[Row], without: Sequence[Row]) -> list[Row]:
+    """What incentives shifted: of every turn and cell the share of agents' answers, against a team that was paid none.
+
+    {"system": "MAPoRL with alpha_1 2", "turn": 2, "of": "revision", "cell": "WRR", "share": 0.12, "without": 0.1,
+     "diff": 0.02, "low": -0.01, "high": 0.05, "n": 400}
+
+    "cell" may be a delta, too: delta_0 = WRW - RWW, delta_1 = WRR - RWR. Intervals of 95 % are paired over problems.
+    """
+    found = []
+    for turn in sorted({row["turn"] for row in rows} - {1}):
+        own, other = _by_problem(rows, turn), _by_problem(without, turn)
+        for of, prefix in (("revision", ""), ("influence", "influence ")):
+            cells = {cell: {f"{prefix}{cell}": 1.0} for cell in CELLS}
+            cells["delta_0"] = {f"{prefix}WRW": 1.0, f"{prefix}RWW": -1.0}
+            cells["delta_1"] = {f"{prefix}WRR": 1.0, f"{prefix}RWR": -1.0}
+            for cell, signs in cells.items():
+                worth = lambda shares, signs=signs: sum(sign * shares[key] for key, sign in signs.items())  # noqa: E731
+                pairs = [(worth(own[problem]), worth(other[problem])) for problem in own]
+                gap = paired_bootstrap([one for one, _ in pairs], [one for _, one in pairs])
+                share, before = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+                told = {"share": share, "without": before, "diff": gap.diff, "low": gap.low, "high": gap.high}
+                found.append({"system": name, "turn": turn, "of": of, "cell": cell, **told, "n": len(pairs)})
+    return found
+
+
+def _by_problem(rows: Sequence[Row], turn: int) -> dict[str, dict[str, float | int | None]]:
+    """{problem: shares of its answers' moves at a turn}."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["turn"] == turn:
+            groups.setdefault(row["problem"], []).append(row)
+    return {problem: shares(own) for problem, own in groups.items()}
+
+
 def shares(rows: Sequence[Row]) -> dict[str, float | int | None]:
     """The counts of some rows as shares of all agents' answers, and the two deltas of either table."""
     names = (*MOVES, *CELLS, *(f"influence {cell}" for cell in CELLS))

@@ -10,7 +10,9 @@ In, the answers of two agents over two turns, with their scores and whether they
 Out, one row an answer:
 
     {"problem": "p", "take": 0, "turn": 2, "agent": "turn-2", "tag": "turn-2", "place": 0, "number": 2, "score": 0.6,
-     "right": True, "penalty": "", "base": 0.6, "incentive": 1.0, "reward": 1.6}
+     "right": True, "graded": True, "penalty": "", "base": 0.6, "incentive": 1.0, "reward": 1.6}
+
+"right" is what incentives go by, the grader's word or the scorer's; "graded" is the grader's.
 """
 
 from __future__ import annotations
@@ -64,6 +66,11 @@ class Incentives:
     table: Literal["paper", "official-code"] = "paper"
     ties: Literal["none", "include-self"] = "none"
     """others of whom half are right have no opinion; or the agent's own answer settles it"""
+
+    @property
+    def paid(self) -> bool:
+        """Whether anything is."""
+        return any((self.alpha_0, self.alpha_1, self.beta_0, self.beta_1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +199,8 @@ def discussion_rewards(
                 counts.update([f"{turn['agent']}: incentive {paid[t, place]:+g}"] if paid[t, place] else [])
                 named = {name: turn[name] for name in ("problem", "take", "turn", "agent", "tag")}
                 named |= {"place": place, "number": t + 1, "score": float(table[t, place])}
-                told = {"right": bool(right[t, place]), "penalty": cause, "base": float(base[t, place])}
+                told = {"right": bool(right[t, place]), "graded": graded[place_of(turn)]["score"] == 1}
+                told |= {"penalty": cause, "base": float(base[t, place])}
                 incentive = float(paid[t, place])
                 rows[place_of(turn)] = {
                     **named, **told, "incentive": incentive, "reward": told["base"] + incentive

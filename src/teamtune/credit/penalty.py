@@ -23,10 +23,10 @@ class Gate:
     """a sequence of 1 to 20 pieces may follow itself so often, one without a word always; 0: not looked at"""
     unread: bool = True
     """an answer that cannot be read"""
-    after: bool = False
+    after: bool = True
     """anything after the answer (in the paper, not in its code)"""
-    cut: bool = True
-    """an answer that did not end by itself"""
+    cut: bool = False
+    """an answer that did not end by itself (in neither)"""
 
     def __post_init__(self) -> None:
         for name in ("shortest", "repeats"):
@@ -35,6 +35,9 @@ class Gate:
 
 
 LONGEST = 20
+CAUSES = ("not ended", "too short", "no answer", "repetition", "text after the answer")
+OFF = Gate(shortest=0, repeats=0, unread=False, after=False)
+"""nothing is penalised"""
 
 
 def fault(turn: Row, parsed: str | None, gate: Gate) -> str:

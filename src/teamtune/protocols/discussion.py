@@ -8,6 +8,7 @@ say who shares an adapter with whom, as in `exchange`; two agents over three tur
     by_policy("agent-turn", 2, 3)            [["agent-1-turn-1", "agent-2-turn-1"], ["agent-1-turn-2", ...], ...]
     by_policy("shared", 2, 3)                [["agent", "agent"]] * 3
     by_policy("shared", 2, 3, frozen=True)   [["opener", "opener"], ["agent", "agent"], ["agent", "agent"]]
+    by_policy("agent", 2, 2, True, apart=True)    [["agent-1-opener", "agent-2-opener"], ["agent-1", "agent-2"]]
 """
 
 from __future__ import annotations
@@ -28,32 +29,44 @@ OPENER = "opener"
 """who answers first where the first turn is not trained: the base"""
 
 
-def policy(share: Share, agent: int, turn: int, frozen: bool = False) -> str:
-    """The seat of an agent at a turn, both counted from 0."""
-    if frozen and turn == 0:
-        return OPENER
+def policy(share: Share, agent: int, turn: int, frozen: bool = False, apart: bool = False) -> str:
+    """The seat of an agent at a turn, both counted from 0. apart: agents have bases of their own, and so openers."""
     by_turn, by_agent = f"turn-{turn + 1}", f"agent-{agent + 1}"
+    if frozen and turn == 0:
+        return f"{by_agent}-{OPENER}" if apart else OPENER
     return {"turn": by_turn, "agent": by_agent, "agent-turn": f"{by_agent}-{by_turn}", "shared": "agent"}[share]
 
 
+def opens(seat: str) -> bool:
+    """Whether a seat is the base's, that answers first."""
+    return seat.endswith(OPENER)
+
+
 def by_policy(
-    share: Share, agents: int, turns: int, frozen: bool = False, trained: tuple[int, int] | None = None
+    share: Share,
+    agents: int,
+    turns: int,
+    frozen: bool = False,
+    trained: tuple[int, int] | None = None,
+    apart: bool = False,
 ) -> list[list[str]]:
     """Of every turn, the seats of those who answer.
 
     trained: (agents, turns) that there are seats for, where the discussion is of another size: a later turn is played
         by the last turn's seat, and a further agent by that of an agent before it, in order.
+    apart: agents have bases of their own, and so openers.
     """
     most_agents, most_turns = trained or (agents, turns)
     return [
-        [policy(share, a % most_agents, min(t, most_turns - 1), frozen) for a in range(agents)] for t in range(turns)
+        [policy(share, a % most_agents, min(t, most_turns - 1), frozen, apart) for a in range(agents)]
+        for t in range(turns)
     ]
 
 
 def seats(speakers: Sequence[Sequence[str]], sampling: Sampling, scorer: str | None = None) -> tuple[Agent, ...]:
     """A seat for every name, and the scorer's. scorer: the folder of a learned one; None where there is none."""
     names = dict.fromkeys(name for one in speakers for name in one)
-    answering = tuple(Agent(name, DEBATER, sampling, trainable=name != OPENER) for name in names)
+    answering = tuple(Agent(name, DEBATER, sampling, trainable=not opens(name)) for name in names)
     return (*answering, Agent(SCORER, "", Sampling(0.0), scorer, trainable=False)) if scorer else answering
 
 

@@ -6,22 +6,21 @@ a scorer -> multi-agent PPO on discussions (maporl_team.py) -> the team on test 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from teamtune.models import check_targets, identity
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
-from teamtune.recipes.maporl_rivals import entrant, rivals
+from teamtune.recipes.maporl_rivals import entrant, incentives, rivals
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
 from teamtune.recipes.scorer import SPEAKERS, measured, trained_scorer, with_scorer
+from teamtune.recipes.scorer_source import check_unseen, questions_before, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
-from teamtune.scorer import check_scorer
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, elsewhere, parted
-from teamtune.transitions import by_turn, turn_rows
+from teamtune.transitions import by_turn, shifts, turn_rows
 from teamtune.types import SCORER, Row, Team, TeamtuneError
 
 __all__ = ["Maporl", "main"]
@@ -31,13 +30,17 @@ SCORED_ANSWERS = 4
 
 def main(cfg: Maporl, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
-    first, train, test = parted(cfg.task, cfg.scorer_questions if makes_scorer(cfg) else 0)
+    first, train, test = parted(cfg.task, problems_before(cfg))
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
     if cfg.engine.kind != "transformers":
         raise TeamtuneError(f"engine is {cfg.engine.kind}; MAPoRL samples with the model that it trains: transformers")
     for model in (cfg.model, *cfg.partners):
         check_targets(model, cfg.lora.targets)
-    base = identified(untrained_team(cfg, given_scorer(cfg)))
+    given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
+    if given and not cfg.task.allow_leaks:
+        own = test.task.load("train")[problems_before(cfg) :]
+        check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))
+    base = identified(untrained_team(cfg, given))
     with Run(cfg.out, cfg, command, cfg.track) as run:
         team = base
         if makes_scorer(cfg):
@@ -56,6 +59,8 @@ def main(cfg: Maporl, command: str = "") -> Run:
             after_every_turn(arena, moving, split, place, f"{place}/by-turn")
         arena.compare(entrants, test)
         after_every_turn(arena, entrants, test)
+        if "incentives" in cfg.baselines:
+            run.stage("shifts", shift_rows, discussed(arena, [whole(lab, done, 0), *incentives(lab)], test))
         return run
 
 
@@ -64,14 +69,11 @@ def makes_scorer(cfg: Maporl) -> bool:
     return cfg.scorer == "learned" and not cfg.scorer_from
 
 
-def given_scorer(cfg: Maporl) -> str | None:
-    """The folder of a scorer that is there already. Raises TeamtuneError where it is none."""
-    if not cfg.scorer_from:
-        return None
-    inside = Path(cfg.scorer_from) / "scorer" / "fit" / SCORER
-    folder = str(inside) if inside.exists() else cfg.scorer_from
-    check_scorer(folder)
-    return folder
+def problems_before(cfg: Maporl) -> int:
+    """How many training problems are the scorer's, so that the team's come after them."""
+    if makes_scorer(cfg):
+        return cfg.scorer_questions
+    return questions_before(cfg.scorer_from, cfg.task) if cfg.scorer_from else 0
 
 
 def identified(team: Team) -> Team:
@@ -108,20 +110,36 @@ def after_every_turn(
     arena: Arena, entrants: Sequence[Entrant], split: Split, root: str = "test", name: str = "by-turn"
 ) -> Table:
     """The majority after every turn, and how answers moved, of all entrants; against the untrained discussion."""
+    return arena.run.stage(name, by_turn_rows, discussed(arena, entrants, split, root))
+
+
+def discussed(arena: Arena, entrants: Sequence[Entrant], split: Split, root: str = "test") -> list[Discussed]:
+    """The answers of all entrants turn by turn."""
     found = []
     for one in entrants:
         played = arena.play(one, split, root)
         moves = arena.run.stage(f"{root}/{one.place}/moves", turn_rows, played.turns, played.grades)
         found.append(Discussed(one.name, moves))
-    return arena.run.stage(name, by_turn_rows, found)
+    return found
+
+
+def shift_rows(systems: Sequence[Discussed]) -> list[Row]:
+    """Rows of `transitions.shifts` of teams that were paid incentives, against the first one, which was not."""
+    without, *paid = [(one.name, one.turns.rows()) for one in systems]
+    return [row for name, rows in paid for row in shifts(name, rows, without[1])]
 
 
 def by_turn_rows(systems: Sequence[Discussed]) -> list[Row]:
-    """Rows of `transitions.by_turn` of every system; differences are from "Off-the-shelf" at the same turn."""
+    """Rows of `transitions.by_turn` of every system; differences are from the untrained discussion of the same size."""
     tables = {one.name: one.turns.rows() for one in systems}
-    against = tables.get("Off-the-shelf")
     rows: list[Row] = []
     for name, table in tables.items():
-        other = against if name != "Off-the-shelf" else None
-        rows += by_turn(name, table, other)
+        other = untrained_beside(name, tables)
+        rows += by_turn(name, table, tables[other] if other and other != name else None)
     return rows
+
+
+def untrained_beside(name: str, names: Container[str]) -> str | None:
+    """The untrained discussion to compare a system with: of its own size, as its name ends, or the first one."""
+    sized = f"Off-the-shelf, {name.rpartition(', ')[2]}"
+    return next((one for one in (sized, "Off-the-shelf") if one in names), None)

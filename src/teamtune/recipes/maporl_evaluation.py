@@ -16,9 +16,10 @@ import tyro
 from teamtune.engines import EngineSpec
 from teamtune.protocols.discussion import Early
 from teamtune.recipes.entrants import Arena
-from teamtune.recipes.maporl import after_every_turn, given_scorer, identified
+from teamtune.recipes.maporl import after_every_turn, identified, problems_before
 from teamtune.recipes.maporl_rivals import entrant
 from teamtune.recipes.maporl_team import Maporl, size, trained_tokens_of, untrained_team
+from teamtune.recipes.scorer_source import check_unseen, scorer_folder
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run
@@ -56,6 +57,8 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
     source = as_asked(cfg)
     _, test = splits(cfg.task, whole_task(stored_options(Maporl, cfg.run)))
+    if source.scorer_from and not cfg.task.allow_leaks:
+        check_unseen(source.scorer_from, test=cfg.task.load("test"))
     base = identified(untrained_team(source, scorer_of(cfg, source)))
     folder = finished(cfg.run, "ppo")
     policies = [agent.name for agent in base.agents if agent.trainable]
@@ -88,13 +91,14 @@ def scorer_of(cfg: MaporlEvaluation, source: Maporl) -> str | None:
     """The folder of the scorer that the run had, its own or one from elsewhere; None where it had none."""
     if source.scorer != "learned":
         return None
-    return given_scorer(source) or str(finished(cfg.run / "scorer", "fit") / SCORER)
+    if source.scorer_from:
+        return scorer_folder(source.scorer_from)
+    return str(finished(cfg.run / "scorer", "fit") / SCORER)
 
 
 def whole_task(source: Maporl) -> TaskSpec:
     """All that a run was trained on, its scorer's problems included."""
-    made = source.scorer == "learned" and not source.scorer_from
-    return replace(source.task, train=source.task.train + (source.scorer_questions if made else 0))
+    return replace(source.task, train=source.task.train + problems_before(source))
 
 
 def defaults(folder: Path) -> MaporlEvaluation:

@@ -1,11 +1,12 @@
 """What MAPoRL is compared with: its paper's baselines, each asking what a part of the method is for.
 
 off-the-shelf      the same discussion by the base
-single-agent       one agent trained alone, by the same scorer and as many answers an update; alone, and in discussion
+single-agent       one agent trained alone, by the same scorer on as many generated tokens; alone, and in discussion
 frozen-partners    one agent trained beside untrained ones; beside them again, and in all places
 no-scorer          trained on whether the last answer is right, without a scorer
 sft                finetuned on the best tenth of its own discussions
 no-collaboration   the trained team's later policies, asked the question alone: was it the problems that they learned?
+incentives         the team trained again with each of the four incentives by itself
 """
 
 from __future__ import annotations
@@ -13,21 +14,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from teamtune.credit.discussion import scores_in
+from teamtune.credit.discussion import Incentives, Rewards, scores_in
+from teamtune.credit.penalty import OFF
 from teamtune.curate.discussions import best_discussions
-from teamtune.protocols.discussion import OPENER, by_policy
+from teamtune.protocols.discussion import by_policy, opens
 from teamtune.recipes.entrants import Entrant
 from teamtune.recipes.malt import enough
-from teamtune.recipes.maporl_team import Lab, Trained, size, trained
+from teamtune.recipes.maporl_team import Lab, Trained, generated, size, trained
 from teamtune.recipes.systems import trained_tokens
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Counted
 from teamtune.tasks import grade_turns
 from teamtune.train.fit import fit
 from teamtune.train.objective import Sft
+from teamtune.train.policies import Ppo
 from teamtune.types import Row
 
+INCENTIVES = ("alpha_0", "alpha_1", "beta_0", "beta_1")
 entrant = partial(Entrant, debates=True)
 
 
@@ -37,7 +42,7 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
     if "off-the-shelf" in chosen:
         yield entrant("Off-the-shelf", "base", lab.team, cfg.talk(cfg.speakers_of(told)))
     if "single-agent" in chosen:
-        yield from single_agent(lab)
+        yield from single_agent(lab, team)
     if "frozen-partners" in chosen:
         yield from frozen_partners(lab)
     if "no-scorer" in chosen:
@@ -46,12 +51,14 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
         yield best_sft(lab)
     if "no-collaboration" in chosen:
         yield from no_collaboration(lab, team)
+    if "incentives" in chosen:
+        yield from incentives(lab)
 
 
-def single_agent(lab: Lab) -> Iterator[Entrant]:
-    """One agent, one turn; as many answers to a problem as a discussion has."""
+def single_agent(lab: Lab, team: Trained) -> Iterator[Entrant]:
+    """One agent, one turn; so many answers to a problem that as many tokens are generated as for the team."""
     cfg, (agents, turns) = lab.cfg, size(lab.cfg.sizes[0])
-    ppo = replace(cfg.ppo, takes=cfg.ppo.takes * cfg.agents * cfg.turns)
+    ppo = replace(cfg.ppo, takes=answers_for(team.folder, cfg.ppo))
     alone = lab.variant("single-agent", agents=1, turns=1, share="shared", first_turn="trained", partners=(), ppo=ppo)
     done = trained(alone)
     place = "single-agent"
@@ -60,13 +67,36 @@ def single_agent(lab: Lab) -> Iterator[Entrant]:
     yield entrant("Single-agent RL, in discussion", place, done.team, whole, done.tokens)
 
 
+def answers_for(folder: Path, ppo: Ppo) -> int:
+    """How many first answers to a problem have as many tokens as what was generated for it in a training."""
+    first = whole = answers = 0
+    for row in generated(folder):
+        tokens = len(row["token_ids"] or ())
+        whole += tokens
+        if row["tag"] == "turn-1":
+            first, answers = first + tokens, answers + 1
+    return max(1, round(whole / (ppo.updates * ppo.problems) / max(1.0, first / answers)))
+
+
+def incentives(lab: Lab) -> Iterator[Entrant]:
+    """The team trained again with each incentive by itself; what they shift stands in `shifts` of the run."""
+    cfg = lab.cfg
+    for name in INCENTIVES:
+        paid = replace(Incentives(), **{name: cfg.incentive})
+        variant = lab.variant(f"incentives/{name}", rewards=replace(cfg.rewards, incentives=paid))
+        done = trained(variant)
+        protocol = cfg.talk(cfg.speakers_of(cfg.sizes[0]))
+        told = f"MAPoRL with {name} {cfg.incentive:g}"
+        yield entrant(told, f"incentive-{name}", done.team, protocol, done.tokens, transfers=False)
+
+
 def frozen_partners(lab: Lab) -> Iterator[Entrant]:
     """The first agent trained beside others at the base; then the others beside it again, or it in all places."""
     variant = lab.variant("frozen-partners", share="agent")
     done = trained(variant, only=["agent-1"])
     speakers = variant.cfg.speakers_of(lab.cfg.sizes[0])
     own = partial(entrant, team=done.team, trained=done.tokens, transfers=False)
-    one = [[names[0], *("agent-2" if name != OPENER else name for name in names[1:])] for names in speakers]
+    one = [[names[0], *(name if opens(name) else "agent-2" for name in names[1:])] for names in speakers]
     beside, everywhere = (variant.cfg.talk(some) for some in (one, in_all_places(speakers, "agent-1")))
     yield own("One agent trained, beside untrained ones", "frozen-partners", protocol=beside)
     yield own("One agent trained, in all places", "frozen-partners-all", protocol=everywhere)
@@ -74,14 +104,12 @@ def frozen_partners(lab: Lab) -> Iterator[Entrant]:
 
 def in_all_places(speakers: Sequence[Sequence[str]], name: str) -> list[list[str]]:
     """The speakers with one of them everywhere but where the base opens."""
-    return [[one if one == OPENER else name for one in names] for names in speakers]
+    return [[one if opens(one) else name for one in names] for names in speakers]
 
 
 def no_scorer(lab: Lab) -> Entrant:
-    """Trained on the last answer's grade alone; nobody is shown a score."""
-    variant = lab.variant(
-        "no-scorer", scorer="none", scorer_from="", rewards=replace(lab.cfg.rewards, right_by="grader")
-    )
+    """Trained on the last answer's grade alone, without incentives or penalties; nobody is shown a score."""
+    variant = lab.variant("no-scorer", scorer="none", scorer_from="", rewards=Rewards(gate=OFF))
     done = trained(variant)
     protocol = variant.cfg.talk(variant.cfg.speakers_of(lab.cfg.sizes[0]))
     return entrant("MAPoRL without a scorer", "no-scorer", done.team, protocol, done.tokens)
@@ -110,7 +138,7 @@ def best_rows(turns: Sequence[Row], grades: Sequence[Row], agents: Sequence[str]
 def no_collaboration(lab: Lab, team: Trained) -> Iterator[Entrant]:
     """Every trained policy of a later turn, asked the question and shown nothing."""
     cfg, (agents, _) = lab.cfg, size(lab.cfg.sizes[0])
-    later = [tuple(names) for names in by_policy(cfg.share, agents, cfg.turns, cfg.frozen, (cfg.agents, cfg.turns))[1:]]
+    later = [tuple(names) for names in cfg.speakers_of(f"{agents}x{cfg.turns}")[1:]]
     for number, names in enumerate(dict.fromkeys(later), start=2):
         name = f"Policy of turn {number}, the question alone" if len(set(later)) > 1 else "Trained, the question alone"
         protocol = cfg.talk([list(names)])

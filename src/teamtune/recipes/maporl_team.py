@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ Rival = Literal[
     "no-scorer",
     "sft",
     "no-collaboration",
+    "incentives",
 ]
 Source = Literal["learned", "grader", "none"]
 
@@ -82,6 +83,8 @@ class Maporl:
     ppo: Ppo = Ppo()
     sft: Fit = Fit(rate=1e-4)
     """of the baseline sft"""
+    incentive: float = 2.0
+    """of each incentive in the baseline incentives"""
     baselines: tuple[Rival, ...] = ("off-the-shelf", "single-agent")
     """what to compare with, all on the same problems; nothing after it compares with nothing"""
     eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
@@ -108,6 +111,10 @@ class Maporl:
             raise TeamtuneError(f"sizes {list(self.sizes)} have other agents than {self.agents}, whose bases differ")
         if self.scorer != "learned" and self.scorer_from:
             raise TeamtuneError(f"scorer is {self.scorer}, so --scorer-from has no use; leave it out")
+        if "incentives" in self.baselines and self.rewards.incentives.paid:
+            raise TeamtuneError(
+                "the rewards have incentives and the baseline incentives adds each to none; leave them out"
+            )
         if self.rewards.right_by == "scorer" and self.scorer != "learned":
             raise TeamtuneError(f"rewards.right_by is scorer and scorer is {self.scorer}; take a learned one")
 
@@ -118,11 +125,11 @@ class Maporl:
     @property
     def speakers(self) -> list[list[str]]:
         """The seats of the discussions that are trained on."""
-        return by_policy(self.share, self.agents, self.turns, self.frozen)
+        return by_policy(self.share, self.agents, self.turns, self.frozen, apart=bool(self.partners))
 
     def speakers_of(self, told: str) -> list[list[str]]:
         """The seats of discussions of another size."""
-        return by_policy(self.share, *size(told), self.frozen, (self.agents, self.turns))
+        return by_policy(self.share, *size(told), self.frozen, (self.agents, self.turns), bool(self.partners))
 
     def talk(self, speakers: Sequence[Sequence[str]]) -> ProtocolFn:
         """The discussion between anybody."""
@@ -166,7 +173,7 @@ class Lab:
 
     def variant(self, name: str, **options: Any) -> Lab:
         """The same with some options changed, its stages in a folder of its own."""
-        cfg = replace(self.cfg, **options)
+        cfg = replace(self.cfg, baselines=(), **options)
         scorer = next((agent.adapter for agent in self.team.agents if agent.name == SCORER), None)
         team = replace(untrained_team(cfg, scorer if cfg.scorer == "learned" else None), weights=self.team.weights)
         return replace(self, cfg=cfg, team=team, prefix=f"{name}/")
@@ -174,10 +181,11 @@ class Lab:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A team after its training, and the target tokens of each policy."""
+    """A team after its training, the target tokens of each policy, and what the training left behind."""
 
     team: Team
     tokens: Counter[str]
+    folder: Path
 
 
 def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
@@ -188,7 +196,7 @@ def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
     args = (lab.problems, lab.train.task, lab.team, policies, protocol, cfg.engine, cfg.lora, rewards, cfg.ppo)
     done = run.train(f"{lab.prefix}ppo", learn, *args, cfg.seed)
     tokens = trained_tokens_of(done.path, policies, cfg.ppo.fit.epochs)
-    return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens)
+    return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens, done.path)
 
 
 def rewards_of(cfg: Maporl) -> Rewards:
@@ -199,11 +207,17 @@ def rewards_of(cfg: Maporl) -> Rewards:
 def trained_tokens_of(folder: Path, policies: Sequence[str], epochs: int) -> Counter[str]:
     """Target tokens that each policy was trained on: its answers of all updates, as often as they were met."""
     found: Counter[str] = Counter()
-    for file in sorted((folder / "updates").glob("*.parquet")):
-        for row in pq.read_table(file, columns=["agent", "token_ids"]).to_pylist():
-            if row["agent"] in policies:
-                found[row["agent"]] += epochs * len(row["token_ids"] or ())
+    for row in generated(folder):
+        if row["agent"] in policies:
+            found[row["agent"]] += epochs * len(row["token_ids"] or ())
     return found
+
+
+def generated(folder: Path) -> Iterator[Row]:
+    """The answers of all updates of a training, by agent, tag and ids."""
+    for file in sorted((folder / "updates").glob("*.parquet")):
+        rows = pq.read_table(file, columns=["agent", "tag", "token_ids"]).to_pylist()
+        yield from (row for row in rows if row["agent"] != SCORER)
 
 
 def learn(
@@ -262,9 +276,9 @@ def before(folder: Path, step: int) -> list[tuple[float, float]]:
     found = []
     for number in range(step):
         file = folder / "updates" / f"{number:06d}.parquet"
-        rows = pq.read_table(file, columns=["tag", "score", "right"]).to_pylist()
+        rows = pq.read_table(file, columns=["tag", "score", "graded"]).to_pylist()
         answers = [row for row in rows if row["score"] is not None]
         last = max(answers, key=lambda row: int(row["tag"].rpartition("-")[2]))["tag"]
         own = [row for row in answers if row["tag"] == last]
-        found.append((sum(row["score"] for row in own) / len(own), sum(row["right"] for row in own) / len(own)))
+        found.append((sum(row["score"] for row in own) / len(own), sum(row["graded"] for row in own) / len(own)))
     return found

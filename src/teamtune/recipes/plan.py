@@ -15,9 +15,10 @@ from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
 from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
-from teamtune.recipes.maporl import SCORED_ANSWERS, makes_scorer
+from teamtune.recipes.maporl import SCORED_ANSWERS, makes_scorer, problems_before
 from teamtune.recipes.maporl_evaluation import MaporlEvaluation
 from teamtune.recipes.maporl_evaluation import defaults as defaults_of
+from teamtune.recipes.maporl_rivals import INCENTIVES
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
@@ -97,7 +98,7 @@ def maft_plan(cfg: Maft) -> Plan:
 def maporl_plan(cfg: Maporl) -> Plan:
     """Generations, tokens and steps of a MAPoRL run; scores are no generations."""
     making = makes_scorer(cfg)
-    parted(cfg.task, cfg.scorer_questions if making else 0)
+    parted(cfg.task, problems_before(cfg))
     others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     for model in (cfg.model, *cfg.partners):
         checked(model, cfg.engine.kind)
@@ -112,6 +113,7 @@ def maporl_plan(cfg: Maporl) -> Plan:
         "no-scorer": (each, whole, whole),
         "sft": (cfg.task.train * cfg.agents * cfg.turns, whole, whole),
         "no-collaboration": (0, later, 0),
+        "incentives": (len(INCENTIVES) * each, len(INCENTIVES) * whole, 0),
     }
     rows = [(each, whole, whole), *(calls[name] for name in cfg.baselines)]
     training, test, further = (sum(column) for column in zip(*rows, strict=True))

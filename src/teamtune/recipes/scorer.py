@@ -52,7 +52,7 @@ class Scorer:
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
     scoring: Scoring = Scoring()
     lora: Lora = Lora(rank=16, alpha=32)
-    fit: Fit = Fit(rate=2e-4)
+    fit: Fit = Fit(rate=2e-4, batch=2, beta2=0.95)
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("quota", 0), ("ask", 0)):

@@ -70,6 +70,25 @@ def moves(rows: Sequence[Row]) -> Row:
     return make_section("moves", "How answers moved", [text], tables)
 
 
+def shifted(rows: Sequence[Row]) -> Row:
+    """What each incentive shifted, beside the team that was paid none."""
+    lines = []
+    cells = [*CELLS, "delta_0", "delta_1"]
+    for key in dict.fromkeys((row["system"], row["turn"], row["of"]) for row in rows):
+        own = {row["cell"]: row for row in rows if (row["system"], row["turn"], row["of"]) == key}
+        told = [f"{points(own[c]['diff'])} [{points(own[c]['low'])}, {points(own[c]['high'])}]" for c in cells]
+        lines.append([key[0], str(key[1]), key[2], *told])
+    if not lines:
+        return make_section("shifts", "What incentives shifted")
+    columns = ["System", "Turn", "Of", *CELLS, "Δ0 = WRW − RWW", "Δ1 = WRR − RWR"]  # noqa: RUF001
+    text = (
+        "Shares of agents' answers less those of the team that was paid no incentives, in points, with 95 % intervals "
+        f"from a paired bootstrap over {rows[0]['n']} problems. alpha_0 pays for WRW and charges RWW of revisions, "
+        "alpha_1 pays for WRR and charges RWR; beta_0 and beta_1 do the same for influence."
+    )
+    return make_section("shifts", "What incentives shifted", [text], [make_table("", columns, lines)])
+
+
 def _percent(share: float | None) -> str:
     return NONE if share is None else percent(share)
 

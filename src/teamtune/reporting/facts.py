@@ -58,6 +58,7 @@ def gather(folder: Path) -> Facts:
         "metrics": metrics,
         "curves": measures.curves(metrics),
         "by_turn": read.table(folder, "by-turn") or [],
+        "shifts": read.table(folder, "shifts") or [],
         "further_turns": [
             (name.split("/")[1], read.table(folder, name) or [])
             for name in (row["name"] for row in facts["stages"])

@@ -106,14 +106,18 @@ def _maporl(config: Row) -> list[str]:
     training = [f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit")] if made else []
     measured = ["problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"] if made else []
     trained = [f"{name}/ppo" for name in ("single-agent", "frozen-partners", "no-scorer") if name in chosen]
+    paid = ("alpha_0", "alpha_1", "beta_0", "beta_1") if "incentives" in chosen else ()
+    trained += [f"incentives/{name}/ppo" for name in paid]
     trained += [f"sft/{name}" for name in ("turns", "grades", "rows", "sft")] if "sft" in chosen else []
     places = {"off-the-shelf": ["base"], "single-agent": ["single-agent-alone", "single-agent"]}
     places |= {"frozen-partners": ["frozen-partners", "frozen-partners-all"], "no-collaboration": ["alone-2"]}
+    places["incentives"] = [f"incentive-{name}" for name in paid]
     played = [place for told in sizes[1:] for place in (f"base-{told}", f"team-{told}")]
     played += [place for name in chosen for place in places.get(name, [name])] + ["team"]
     tests = [f"test/{place}/{kind}" for place in played for kind in ("turns", "grades", "moves")]
     first = ["problems/first"] if made else []
-    last = [name for name in ("problems/test", *tests, "comparison", "by-turn") if name not in measured]
+    last = ["problems/test", *tests, "comparison", "by-turn", *(["shifts"] if paid else [])]
+    last = [name for name in last if name not in measured]
     return [*first, *training, *measured, "problems/train", "ppo", *trained, *last]
 
 

@@ -48,6 +48,8 @@ class Sampled:
     """what the logits are divided by, here and where it was sampled"""
     reference: list[float] | None = None
     """log-probabilities under the frozen base, where the loss holds the policy to it"""
+    where: str = ""
+    """agent and turn, where clipped tokens are to be counted by them"""
 
     def __len__(self) -> int:
         return len(self.example)

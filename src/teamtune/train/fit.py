@@ -57,6 +57,10 @@ class Fit:
     warmup: float = 0.05
     """share of an agent's steps with rising rate"""
     decay: Literal["linear", "constant"] = "linear"
+    floor: float = 0.0
+    """share of the peak rate that a linear decay ends at"""
+    beta2: float = 0.999
+    """AdamW's decay of squared gradients"""
     clip: float = 1.0
     """largest gradient norm of one agent"""
     micro_tokens: int = 16_384
@@ -72,6 +76,11 @@ class Fit:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be above 0, and finite")
         if not 0 <= self.warmup <= 1:
             raise TeamtuneError(f"warmup is {self.warmup}; it is a share of the steps and must lie in [0, 1]")
+        for name in ("floor", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TeamtuneError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if self.floor and self.decay == "constant":
+            raise TeamtuneError(f"floor {self.floor} has no use with decay constant; leave it out")
 
 
 Metrics = dict[str, float | int | str]
@@ -99,9 +108,7 @@ def fit_model(
     items = items_of(rows, model, objective)
     schedules = {agent: schedule(len(items[agent]), options, seed, agent) for agent in model.agents}
     steps = max(map(len, schedules.values()))
-    optimizers = {
-        agent: torch.optim.AdamW(model.parameters(agent), lr=options.rate, weight_decay=0.0) for agent in model.agents
-    }
+    optimizers = {agent: adamw(model.parameters(agent), options) for agent in model.agents}
     done = resume(folder, model, optimizers)
     reference = None
     if isinstance(objective, Preference):
@@ -126,6 +133,11 @@ def fit_model(
     for agent in model.agents:
         model.save(agent, folder / agent)
     shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def adamw(parameters: Sequence[torch.nn.Parameter], options: Fit) -> torch.optim.Optimizer:
+    """The optimiser of one agent; weights do not decay."""
+    return torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, options.beta2), weight_decay=0.0)
 
 
 def finite(agent: str, what: str, value: float, step: int, options: Fit) -> None:
@@ -231,13 +243,14 @@ def update(
 
 
 def rate_at(options: Fit, step: int, steps: int) -> float:
-    """Linear warm-up, then linear to zero (or flat)."""
+    """Linear warm-up, then linear to the floor (or flat)."""
     warm = options.warmup * steps
     if step < warm:
         return options.rate * (step + 1) / (warm + 1)
     if options.decay == "constant":
         return options.rate
-    return options.rate * (steps - step) / max(1.0, steps - warm)
+    left = (steps - step) / max(1.0, steps - warm)
+    return options.rate * (options.floor + (1 - options.floor) * left)
 
 
 def autocast(model: TeamModel, options: Fit) -> torch.autocast:

@@ -128,6 +128,8 @@ class Found:
     reports: list[tuple[str, str, float]]
 
 
+CLIPS, TOKENS = "clips of ", "tokens of "
+"""counts that are reported of a `Sampled.where`"""
 Reference = Mapping[str, Float[Tensor, "items 2"]]
 """Per agent: log-probability of (chosen, rejected) of each pair under the adapter that went in."""
 
@@ -172,7 +174,12 @@ def _policy(model: TeamModel, micro: Sequence[Item], objective: Policy, weights:
         moved = torch.where(mask, logprobs - sampled, 0.0)
         clipped = ((moved.exp() - 1).abs() > objective.clip).float()
         gap = torch.expm1(-moved) + moved
-    return _a_token(micro, weights, {"loss": cost, "clipped": clipped, "kl": gap})
+    found = _a_token(micro, weights, {"loss": cost, "clipped": clipped, "kl": gap})
+    for item, one, count in zip(micro, data, (clipped * mask).sum(-1).tolist(), strict=True):
+        if one.where:
+            tokens = float(len(one.example.answer))
+            found.reports.extend(((item.agent, CLIPS + one.where, count), (item.agent, TOKENS + one.where, tokens)))
+    return found
 
 
 def _values(model: TeamModel, micro: Sequence[Item], objective: Values, weights: Weighted) -> Found:

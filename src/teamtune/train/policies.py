@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from teamtune.train.fit import Fit, Metrics
+from teamtune.train.fit import Fit, Metrics, adamw
 from teamtune.train.objective import Policy, Values
 from teamtune.train.samples import Estimate, Estimator, value_of
 from teamtune.train.team import TeamModel
@@ -31,7 +31,7 @@ class Ppo:
     """discussions of a problem; groups are made of them"""
     group: Literal["turn", "agent"] = "turn"
     """a group holds all answers to a problem at one turn, or those of each agent by itself"""
-    fit: Fit = Fit(rate=1e-5, epochs=4, batch=32, warmup=0.1)
+    fit: Fit = Fit(rate=1e-5, epochs=4, batch=32, warmup=0.2, beta2=0.95)
     policy: Policy = Policy()
     values: Values = Values()
     value_rate: float = 0.0
@@ -48,6 +48,7 @@ class Ppo:
     discount: float = 1.0
     trace: float = 0.95
     whiten: bool = True
+    """advantages of spread 1 and mean 0 over an update's tokens of a policy; those of groups are relative already"""
     whiten_rewards: bool = False
     gap: float = 0.2
     """stop where the engine's log-probabilities are, in the mean, this far from those of training"""
@@ -63,6 +64,8 @@ class Ppo:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 0 or above")
         if self.kl_target and not self.kl:
             raise TeamtuneError("kl_target of ppo has no use with kl 0, whose multiples are 0; give kl a start")
+        if self.whiten_rewards and self.objective != "ppo":
+            raise TeamtuneError(f"whiten_rewards has no use with objective {self.objective}; leave it out")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must lie in [0, 1]")
@@ -88,8 +91,7 @@ class Learner:
     def of(model: TeamModel, policies: Sequence[str], ppo: Ppo) -> Learner:
         values = [value_of(policy) for policy in policies] if ppo.has_values else []
         made: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.AdamW(model.parameters(name), lr=ppo.fit.rate, betas=(0.9, 0.95), weight_decay=0.0)
-            for name in (*policies, *values)
+            name: adamw(model.parameters(name), ppo.fit) for name in (*policies, *values)
         }
         return Learner(model, list(policies), made)
 

@@ -22,18 +22,22 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import Progress
 
-from teamtune.play import Engine, Live, ProtocolFn, waves
+from teamtune.credit.penalty import CAUSES
+from teamtune.play import Engine, ProtocolFn, waves
+from teamtune.play import Live as Playing
 from teamtune.rollout import episode_rows
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
 from teamtune.train.policies import Clock, Learner, Ppo
 from teamtune.train.samples import finite_mean
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
-from teamtune.train.update import improved
-from teamtune.types import Problem, Row, Team, TeamtuneError, place_of
+from teamtune.train.update import compared, improved
+from teamtune.train.view import update_table
+from teamtune.types import UNFIT, Problem, Row, Team, TeamtuneError, place_of
 from teamtune.vote import lot
 
 Rewarded = Callable[[Sequence[Row]], Sequence[Row]]
@@ -55,21 +59,23 @@ def train(
 
     engine: holds the learners' own models. rewarded: what every answer of a discussion earned.
     """
-    check_sampling(team, [policy for one in learners for policy in one.policies])
+    policies = [policy for one in learners for policy in one.policies]
+    check_sampling(team, policies)
     engine.adopt(team)
     done, weight = resumed(folder, learners, ppo)
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task(folder.name, total=ppo.updates, completed=done)
+    progress = Progress()
+    bar = progress.add_task(folder.name, total=ppo.updates, completed=done)
+    with Live(progress, console=Console(stderr=True), refresh_per_second=4) as live:
         for step in range(done, ppo.updates):
             clock, own = Clock(), lot(seed, "update", step) >> 1
             rows = play(batch(problems, step, ppo, seed), team, protocol, engine, ppo.takes, own)
             clock.lap("generation")
-            rewards = rewarded(rows)
+            rewards, groups = compared(rewarded(rows), policies, ppo)
             clock.lap("rewards")
-            line: Metrics = {"step": step, "kl_weight": weight, **told(rows, rewards)}
+            line: Metrics = {"step": step, "kl_weight": weight, **groups, **told(rows, rewards)}
             for one in learners:
                 line |= improved(one, team, rows, rewards, ppo, weight, step, seed, clock)
-            line |= clock.told()
+            line |= {"generated_tokens": sum(len(row["token_ids"] or ()) for row in rows), **clock.told()}
             write_rows(folder / "updates" / f"{step:06d}.parquet", joined(rows, rewards))
             yield line
             weight = adapted(weight, line, learners, ppo)
@@ -77,6 +83,7 @@ def train(
             if (step + 1) % ppo.save_every == 0 and step + 1 < ppo.updates:
                 kept(folder, learners, weight, step + 1)
             progress.update(bar, completed=step + 1)
+            live.update(Group(update_table(line), progress))
     for one in learners:
         for policy in one.policies:
             one.model.save(policy, folder / policy)
@@ -107,7 +114,7 @@ def play(
     problems: Sequence[Problem], team: Team, protocol: ProtocolFn, engine: Engine, takes: int, seed: int
 ) -> list[Row]:
     """The turns of discussions of the problems."""
-    lives = [Live(problem, take, protocol, team) for problem in problems for take in range(takes)]
+    lives = [Playing(problem, take, protocol, team) for problem in problems for take in range(takes)]
     for _ in waves(lives, engine, seed):
         pass
     return [row for live in lives for row in episode_rows(live.episode())]
@@ -117,7 +124,7 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
     """Of every agent at every turn: what it earned and why, how right and how long it was, what it changed."""
     turns = {place_of(row): row for row in rows}
     groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
-    before = {(r["problem"], r["take"], r["number"], r["place"]): r["right"] for r in rewards}
+    before = {(r["problem"], r["take"], r["number"], r["place"]): r["graded"] for r in rewards}
     for row in rewards:
         groups[row["place"], row["number"]].append(row)
     line: Metrics = {}
@@ -125,11 +132,18 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
         name = f"agent-{place + 1}-turn-{number}"
         for column in ("reward", "base", "incentive", "score"):
             line[f"{name}/{column}"] = finite_mean([row[column] for row in own])
-        line[f"{name}/accuracy"] = finite_mean([float(row["right"]) for row in own])
+        line[f"{name}/accuracy"] = finite_mean([float(row["graded"]) for row in own])
         line[f"{name}/penalties"] = finite_mean([float(bool(row["penalty"])) for row in own])
+        line[f"{name}/penalties_of_right"] = finite_mean([float(bool(row["penalty"])) for row in own if row["graded"]])
+        for cause in CAUSES:
+            line[f"{name}/penalty: {cause}"] = finite_mean([float(row["penalty"] == cause) for row in own])
+        for finish in UNFIT:
+            line[f"{name}/{finish}"] = finite_mean([float(turns[place_of(row)]["finish"] == finish) for row in own])
+        line[f"{name}/paid"] = finite_mean([float(row["incentive"] > 0) for row in own])
+        line[f"{name}/charged"] = finite_mean([float(row["incentive"] < 0) for row in own])
         line[f"{name}/length"] = finite_mean([float(len(turns[place_of(row)]["token_ids"] or ())) for row in own])
         if number > 1:
-            was = [(before[r["problem"], r["take"], number - 1, place], r["right"]) for r in own]
+            was = [(before[r["problem"], r["take"], number - 1, place], r["graded"]) for r in own]
             line[f"{name}/corrected"] = finite_mean([float(now and not then) for then, now in was])
             line[f"{name}/lost"] = finite_mean([float(then and not now) for then, now in was])
     return line
@@ -138,7 +152,7 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
 def joined(rows: Sequence[Row], rewards: Sequence[Row]) -> list[Row]:
     """The turns of an update with their rewards; a scorer's turns have none."""
     by_place = {place_of(row): row for row in rewards}
-    columns = ("score", "right", "penalty", "base", "incentive", "reward")
+    columns = ("score", "right", "graded", "penalty", "base", "incentive", "reward")
     return [{**row, **{name: by_place.get(place_of(row), {}).get(name) for name in columns}} for row in rows]
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch.nn import functional as F
 
-from teamtune.credit.advantage import gae, group_relative, leave_one_out, whitened
+from teamtune.credit.advantage import gae, whitened
 from teamtune.train.examples import Example, Sampled, Valued
 from teamtune.train.forward import batch_of
 from teamtune.train.losses import token_logprobs
@@ -38,8 +38,10 @@ class Answer:
     """log-probabilities at temperature 1, as the engine reports them"""
     temperature: float
     reward: float
-    group: tuple[str | int, ...]
-    """of the answers that it is compared with, where advantages are relative"""
+    where: str
+    """agent and turn, "agent-1-turn-2" """
+    better: float = 0.0
+    """than those it is compared with, where advantages are relative"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,10 @@ class Estimate:
     kl: float
     """weight of the KL to the base in a token's reward; 0 where it is in the loss, or nowhere"""
 
+    @property
+    def relative(self) -> bool:
+        return self.estimator != "ppo"
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:
@@ -141,24 +147,23 @@ def learned(answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look], ho
     """The training items of one policy. anchored: the loss holds the policy to the base."""
     here = [looks[one.policy, one.number] for one in answers]
     mask = _mask([len(one.logprobs) for one in here])
-    rewards = token_rewards(answers, here, mask, how.kl)
-    if how.whiten_rewards:
-        rewards = whitened(rewards, mask, centred=False)
-    if how.estimator == "ppo":
+    if how.relative:
+        # The KL is no part of what answers are compared by: in a group of equal rewards it would be all that counts.
+        zero = [replace(one, reward=0.0) for one in answers]
+        ahead = token_rewards(zero, here, mask, how.kl)[:, ::-1].cumsum(1)[:, ::-1]
+        advantages, returns = np.where(mask, np.array([one.better for one in answers])[:, None] + ahead, 0.0), None
+    else:
+        rewards = token_rewards(answers, here, mask, how.kl)
+        rewards = whitened(rewards, mask, centred=False) if how.whiten_rewards else rewards
         values = _table([one.values for one in here], mask)
         advantages = gae(rewards, values, mask, how.discount, how.trace)
         returns = advantages + values
-    else:
-        relative = group_relative if how.estimator == "group" else leave_one_out
-        each = relative([float(row.sum()) for row in rewards], [one.group for one in answers])
-        advantages, returns = np.where(mask, np.array(each)[:, None], 0.0), None
-    if how.whiten:
-        advantages = whitened(advantages, mask)
+        advantages = whitened(advantages, mask) if how.whiten else advantages
     policy, values_ = [], []
     for row, (one, look) in enumerate(zip(answers, here, strict=True)):
         own = mask[row]
         base = look.reference if anchored else None
-        sampled = Sampled(one.example, look.logprobs, advantages[row, own].tolist(), one.temperature, base)
+        sampled = Sampled(one.example, look.logprobs, advantages[row, own].tolist(), one.temperature, base, one.where)
         policy.append(Item(one.policy, one.number, sampled))
         if returns is not None:
             valued = Valued(one.question, look.values, returns[row, own].tolist())

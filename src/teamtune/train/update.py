@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from teamtune.credit.advantage import degenerate_groups
+from teamtune.credit.advantage import degenerate_groups, group_relative, leave_one_out
 from teamtune.engines.render import Renderer
-from teamtune.train.examples import Example
+from teamtune.train.examples import Example, Valued
 from teamtune.train.fit import Metrics, autocast, backward, finite, first_epoch, schedule, update
-from teamtune.train.objective import Item, Policy
+from teamtune.train.objective import CLIPS, TOKENS, Item, Policy
 from teamtune.train.policies import Clock, Learner, Ppo
 from teamtune.train.samples import Answer, Look, finite_mean, learned, looked, value_of, worth
 from teamtune.types import Message, Row, Team, TeamtuneError, place_of
 from teamtune.vote import lot
+
+
+def compared(rewards: Sequence[Row], policies: Container[str], ppo: Ppo) -> tuple[list[Row], Metrics]:
+    """The rewards with how much better each answer is than its group, whoever gave the others of it; and how many
+    groups there are that policies take part in, and how many of equal rewards, which teach nothing. Unchanged where
+    values are learned.
+
+    Raises TeamtuneError where no group has a second answer.
+    """
+    if ppo.has_values:
+        return list(rewards), {}
+    apart = ("problem", "number", *(["place"] if ppo.group == "agent" else []))
+    group = lambda row: tuple(row[name] for name in apart)  # noqa: E731
+    learning = {group(row) for row in rewards if row["agent"] in policies}
+    mine = [number for number, row in enumerate(rewards) if group(row) in learning]
+    earned, groups = [rewards[n]["reward"] for n in mine], [group(rewards[n]) for n in mine]
+    if groups and max(Counter(groups).values()) < 2:
+        raise TeamtuneError(
+            f"objective {ppo.objective} compares answers and every group of {ppo.group} has a single one; take more "
+            "ppo.takes, or ppo.group turn and several agents"
+        )
+    relative = group_relative if ppo.objective == "group" else leave_one_out
+    better = dict(zip(mine, relative(earned, groups), strict=True))
+    bad, whole = degenerate_groups(earned, groups)
+    told: Metrics = {"groups": whole, "degenerate_groups": bad}
+    return [{**row, "better": better.get(n, 0.0)} for n, row in enumerate(rewards)], told
 
 
 def improved(
@@ -38,13 +64,14 @@ def improved(
     anchored = ppo.kl_in == "loss" and weight > 0
     made = {policy: learned(answers, looks, how, anchored) for policy, answers in by_policy.items()}
     for policy, answers in by_policy.items():
-        about = seen(answers, looks, ppo)
+        about = seen(answers, looks)
         if about["gap"] > ppo.gap:
             raise TeamtuneError(
                 f"log-probabilities of {policy} are {about['gap']:.3f} a token apart between engine and training, over "
                 f"ppo.gap {ppo.gap}; both must hold the same weights in the same precision"
             )
         line |= {f"{policy}/{name}": value for name, value in about.items()}
+        line |= seen_where(answers, looks, made[policy].values)
     objective = replace(ppo.policy, kl=weight) if anchored else ppo.policy
     items = {policy: found.policy for policy, found in made.items()}
     values = {value_of(policy): found.values for policy, found in made.items() if found.values}
@@ -77,10 +104,13 @@ def stepped(
             options = ppo.fit if agent in items else replace(ppo.fit, rate=ppo.value_rate or ppo.fit.rate)
             told_ |= _numbers(update(one.model, agent, one.optimizers[agent], options, step, ppo.updates))
             for name, value in told_.items():
-                sums[name if "/" in name else f"{agent}/{name}"].append(value)
+                counted = name.startswith((CLIPS, TOKENS))
+                sums[name if "/" in name or counted else f"{agent}/{name}"].append(value)
             if ppo.target_kl and told_.get("kl", 0.0) > ppo.target_kl:
                 moved.add(agent)
-    line: Metrics = {name: finite_mean(numbers) for name, numbers in sums.items()}
+    line: Metrics = {n: finite_mean(numbers) for n, numbers in sums.items() if not n.startswith((CLIPS, TOKENS))}
+    for where in (name.removeprefix(TOKENS) for name in sums if name.startswith(TOKENS)):
+        line[f"{where}/clipped"] = sum(sums[CLIPS + where]) / sum(sums[TOKENS + where])
     return line | {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
 
 
@@ -101,10 +131,10 @@ def answers_of(
             continue
         whole = Example(list(turn["prompt_ids"]), list(turn["token_ids"]))
         asked = whole if ppo.value_input == "full" else Example(opening(turn, renderer), whole.answer)
-        group = (turn["problem"], reward["number"], *([reward["place"]] if ppo.group == "agent" else []))
         own = found.setdefault(policy, [])
-        heat = team[policy].sampling.temperature
-        own.append(Answer(policy, len(own), whole, asked, list(turn["logprobs"]), heat, reward["reward"], group))
+        heat, where = team[policy].sampling.temperature, f"agent-{reward['place'] + 1}-turn-{reward['number']}"
+        earned = (reward["reward"], where, reward.get("better", 0.0))
+        own.append(Answer(policy, len(own), whole, asked, list(turn["logprobs"]), heat, *earned))
     return found
 
 
@@ -135,17 +165,34 @@ def looks_of(
     return looks
 
 
-def seen(answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look], ppo: Ppo) -> dict[str, float]:
+def seen(answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look]) -> dict[str, float]:
     """What is told of a policy's answers before anything is learned from them."""
     here = [looks[one.policy, one.number] for one in answers]
     apart = [p - q for look in here for p, q in zip(look.logprobs, look.reference, strict=True)]
-    line = {
+    return {
         "base_kl": finite_mean(apart),
         "entropy": finite_mean([look.entropy for look in here]),
         "gap": finite_mean([look.gap for look in here]),
         "answers": float(len(answers)),
     }
-    if not ppo.has_values:
-        bad, whole = degenerate_groups([one.reward for one in answers], [one.group for one in answers])
-        line |= {"groups": float(whole), "degenerate_groups": float(bad)}
+
+
+def seen_where(
+    answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look], values: Sequence[Item]
+) -> dict[str, float]:
+    """Of a policy's answers by agent and turn: KL to the base and entropy, a token, and the error of the values."""
+    groups: dict[str, list[Answer]] = defaultdict(list)
+    for one in answers:
+        groups[one.where].append(one)
+    line: dict[str, float] = {}
+    for where, own in groups.items():
+        found = {name: value for name, value in seen(own, looks).items() if name in ("base_kl", "entropy")}
+        missed = [
+            (value - meant) ** 2
+            for answer in own
+            if values and isinstance(one := values[answer.number].data, Valued)
+            for value, meant in zip(one.values, one.returns, strict=True)
+        ]
+        found |= {"value_error": finite_mean(missed)} if missed else {}
+        line |= {f"{where}/{name}": value for name, value in found.items()}
     return line

@@ -1,0 +1,71 @@
+"""A scorer that another run made: where it lies, and the problems that it was trained on, which a team that learns from
+its scores must not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from teamtune.recipes.maporl_team import Maporl
+from teamtune.recipes.scorer import ScorerTraining
+from teamtune.recipes.stored import stored_kind, stored_options
+from teamtune.scorer import check_scorer
+from teamtune.store import read_table
+from teamtune.tasks import TaskSpec, problems_in
+from teamtune.tasks.find import plain
+from teamtune.types import SCORER, Problem, TeamtuneError
+
+PROBLEMS = ("problems/first", "problems/train")
+"""of a run of maporl, and of scorer train: what the scorer was trained on"""
+
+
+def scorer_folder(told: str) -> str:
+    """The folder of a scorer, told as that or as the run that made it. Raises TeamtuneError where it is none."""
+    inside = Path(told) / "scorer" / "fit" / SCORER
+    folder = str(inside) if inside.exists() else told
+    check_scorer(folder)
+    return folder
+
+
+def run_of(told: str) -> Path | None:
+    """The run that made a scorer; None for a folder that was taken elsewhere."""
+    path = Path(told).absolute()
+    return next((one for one in (path, *path.parents[:3]) if (one / "config.json").exists()), None)
+
+
+def trained_on(told: str) -> list[Problem]:
+    """The problems that a scorer was trained on; none where the run that made it cannot be found."""
+    run = run_of(told)
+    tables = [] if run is None else [run / name for name in PROBLEMS if (run / name / "DONE.json").exists()]
+    return problems_in(read_table(tables[0]).rows()) if tables else []
+
+
+def questions_before(told: str, task: TaskSpec) -> int:
+    """How many training problems of a task to pass over: those of a scorer that was made on the same task, which are
+    the first ones where both have the same --data-seed."""
+    run = run_of(told)
+    if run is None:
+        return 0
+    if stored_kind(run) == Maporl.__name__:
+        options = stored_options(Maporl, run)
+        theirs, count = options.task, options.scorer_questions
+    else:
+        theirs = stored_options(ScorerTraining, run).task
+        count = theirs.train
+    lot = lambda one: replace(one, train=0, test=0, held_out="test", allow_leaks=False)  # noqa: E731
+    return count if lot(theirs) == lot(task) else 0
+
+
+def check_unseen(told: str, **splits: Sequence[Problem]) -> None:
+    """Raises TeamtuneError where a scorer was trained on problems that a team is to be trained or tested on."""
+    before = trained_on(told)
+    ids, questions = {problem.id for problem in before}, {plain(problem.question) for problem in before}
+    for split, problems in splits.items():
+        both = [one for one in problems if one.id in ids or plain(one.question) in questions]
+        if both:
+            raise TeamtuneError(
+                f"{len(both)} of {len(problems)} {split} problems were the scorer's, {both[0].id!r} among them; give "
+                "another --data-seed, make the scorer in this run, or allow it with --allow-leaks"
+            )
