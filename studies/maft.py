@@ -35,7 +35,9 @@ from teamtune.types import Row
 
 SETTINGS = Path(__file__).with_name("maft.yaml")
 TASKS = ("arithmetic", "stories")
-FURTHER = {"arithmetic": ("stories", "arithmetic:4"), "stories": ("arithmetic", "stories:4")}
+LEVELS = {"arithmetic": "", "stories": "4"}
+"""stories one level up: on dev problems of the usual one the untrained debate leaves nothing to gain (docs/log.md)"""
+FURTHER = {"arithmetic": ("stories:4", "arithmetic:4"), "stories": ("arithmetic", "stories:5")}
 ABLATIONS = ("without", "one generator", "unique ids", "cooperative", "temperature", "Single-agent FT")
 ITERATIONS = 5
 CURVES = ("vote", "consensus", "entropy", "disagreement", "copied", "nll", "kl", "base_kl", "first_kl", "first_base_kl")
@@ -59,7 +61,7 @@ def settings(task: str, seed: int, out: Path) -> maft.Maft:
     """The options that all runs of a seed share; it also chooses the problems."""
     args = [*file_arguments(SETTINGS), "--task", task, "--out", str(out), "--seed", str(seed)]
     cfg = tyro.cli(maft.Maft, args=args)
-    return replace(cfg, task=replace(cfg.task, data_seed=seed))
+    return replace(cfg, task=replace(cfg.task, data_seed=seed, level=LEVELS[task]))
 
 
 def folder(study: Study, task: str, seed: int, part: str) -> Path:
