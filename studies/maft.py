@@ -35,7 +35,7 @@ from teamtune.types import Row
 
 SETTINGS = Path(__file__).with_name("maft.yaml")
 TASKS = ("arithmetic", "stories")
-LEVELS = {"arithmetic": "", "stories": "4"}
+LEVELS = {"stories": "4"}
 """stories one level up: on dev problems of the usual one the untrained debate leaves nothing to gain (docs/log.md)"""
 FURTHER = {"arithmetic": ("stories:4", "arithmetic:4"), "stories": ("arithmetic", "stories:5")}
 ABLATIONS = ("without", "one generator", "unique ids", "cooperative", "temperature", "Single-agent FT")
@@ -61,7 +61,7 @@ def settings(task: str, seed: int, out: Path) -> maft.Maft:
     """The options that all runs of a seed share; it also chooses the problems."""
     args = [*file_arguments(SETTINGS), "--task", task, "--out", str(out), "--seed", str(seed)]
     cfg = tyro.cli(maft.Maft, args=args)
-    return replace(cfg, task=replace(cfg.task, data_seed=seed, level=LEVELS[task]))
+    return replace(cfg, task=replace(cfg.task, data_seed=seed, level=LEVELS.get(task, "")))
 
 
 def folder(study: Study, task: str, seed: int, part: str) -> Path:
@@ -230,7 +230,8 @@ def page(study: Study, pictures: Path) -> list[str]:
         tables, five, agents = ([comparison(f) or [] for f in done[part]] for part in ("table", "five", "agents"))
         if not tables:
             continue
-        lines += [f"## {task}", "", f"{len(tables)} seeds; {commits(done['table'])}.", ""]
+        level = f", level {LEVELS[task]}" if task in LEVELS else ""
+        lines += [f"## {task}{level}", "", f"{len(tables)} seeds; {commits(done['table'])}.", ""]
         lines += ["### Baselines", "", *compared(tables, ablations=False)]
         lines += ["### Ablations", "", *compared(tables, ablations=True)]
         lines += ["### Costs", "", *costs(done["table"])]
