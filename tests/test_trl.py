@@ -170,7 +170,7 @@ def our_gradients(
     reference = None
     if isinstance(objective, Preference):
         plan = {agent: schedule(len(items[agent]), options, 0, agent) for agent in AGENTS}
-        micros = first_epoch(items, plan, options, model.mixes)
+        micros = first_epoch(items, plan, options, model)
         reference = reference_of(folder / "ours", model, micros, objective, autocast(model, options))
     for agent, where in policy.items():
         model.restore(agent, where / "adapter_model.safetensors")

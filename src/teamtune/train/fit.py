@@ -63,17 +63,19 @@ class Fit:
     """AdamW's decay of squared gradients"""
     clip: float = 1.0
     """largest gradient norm of one agent"""
-    micro_tokens: int = 16_384
-    """ids in one forward pass, padding included"""
+    micro_tokens: int = 0
+    """ids in one forward pass, padding included; 0 takes 4,096 on a CPU, for its caches, and 16,384 elsewhere"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the forward pass; auto is bfloat16 where the machine computes in it natively, else float32"""
     save_every: int = 50
     """steps between two states to resume from"""
 
     def __post_init__(self) -> None:
-        for name in ("rate", "epochs", "batch", "clip", "micro_tokens", "save_every"):
+        for name in ("rate", "epochs", "batch", "clip", "save_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be above 0, and finite")
+        if self.micro_tokens < 0:
+            raise TeamtuneError(f"micro_tokens is {self.micro_tokens}; it must be above 0, or 0 for the device's own")
         if not 0 <= self.warmup <= 1:
             raise TeamtuneError(f"warmup is {self.warmup}; it is a share of the steps and must lie in [0, 1]")
         for name in ("floor", "beta2"):
@@ -113,7 +115,7 @@ def fit_model(
     reference = None
     if isinstance(objective, Preference):
         reference = reference_of(
-            folder, model, first_epoch(items, schedules, options, model.mixes), objective, autocast(model, options)
+            folder, model, first_epoch(items, schedules, options, model), objective, autocast(model, options)
         )
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(folder.name, total=steps, completed=done)
@@ -176,13 +178,18 @@ def schedule(count: int, options: Fit, seed: int, agent: str) -> list[list[int]]
 
 
 def first_epoch(
-    items: Mapping[str, Sequence[Item]], schedules: Mapping[str, list[list[int]]], options: Fit, mix: bool
+    items: Mapping[str, Sequence[Item]], schedules: Mapping[str, list[list[int]]], options: Fit, model: TeamModel
 ) -> Iterator[list[Item]]:
     """The micro-batches of the first epoch; the reference is computed on just these, so step 0 meets it exactly."""
     counts = {agent: math.ceil(len(own) / options.batch) for agent, own in items.items()}
     for step in range(max(counts.values())):
         now = [items[a][i] for a, plan in schedules.items() if step < counts[a] for i in plan[step]]
-        yield from packed(now, options.micro_tokens, mix)
+        yield from packed(now, micro_tokens(model, options), model.mixes)
+
+
+def micro_tokens(model: TeamModel, options: Fit) -> int:
+    """Ids in one forward pass, on the device that the model is on."""
+    return options.micro_tokens or (4_096 if model.device.type == "cpu" else 16_384)
 
 
 def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[list[Item]]:
@@ -214,7 +221,8 @@ def backward(
     """Gradients of one step, over all agents; per agent the loss and what else the objective reports."""
     weights = Weighted.of(batches)
     sums: dict[str, dict[str, float]] = {agent: {} for agent in batches}
-    for micro in packed([item for batch in batches.values() for item in batch], options.micro_tokens, model.mixes):
+    items = [item for batch in batches.values() for item in batch]
+    for micro in packed(items, micro_tokens(model, options), model.mixes):
         with told_when_full(f"a micro-batch of {len(micro)} rows", "lower micro_tokens of the fit"):
             with autocast(model, options):
                 found = micro_losses(model, micro, objective, weights, reference)

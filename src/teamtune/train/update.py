@@ -155,7 +155,7 @@ def looks_of(
     def micros(name: Callable[[str], str], example: Callable[[Answer], Example]) -> Iterator[list[Item]]:
         items = {name(p): [Item(name(p), a.number, example(a)) for a in own] for p, own in by_policy.items()}
         plans = {agent: schedule(len(own), ppo.fit, lot(seed, step), agent) for agent, own in items.items()}
-        return first_epoch(items, plans, ppo.fit, one.model.mixes)
+        return first_epoch(items, plans, ppo.fit, one.model)
 
     looks = looked(one.model, answers, micros(str, lambda a: a.example), cast)
     clock.lap("reference")
