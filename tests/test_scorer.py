@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.helpers import base_of
 from tests.helpers import surroundings as surroundings
 
 from teamtune import calibration
@@ -20,6 +21,7 @@ from teamtune.cli import main as cli
 from teamtune.credit.discussion import scores_in
 from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec, open_engine
+from teamtune.engines.render import Renderer
 from teamtune.play import Live, rolling, waves
 from teamtune.protocols.discussion import by_policy, discussion, seats
 from teamtune.recipes.scorer import all_asked_for, calibration_rows, under_own_name, with_scorer
@@ -27,7 +29,9 @@ from teamtune.scorer import LearnedScorer, check_scorer
 from teamtune.store import read_table
 from teamtune.tasks.stages import problem_row
 from teamtune.train import losses
-from teamtune.train.fit import Fit, fit_model
+from teamtune.train.examples import Example, judged_example
+from teamtune.train.fit import Fit, fit, fit_model
+from teamtune.train.forward import batch_of, surprises
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import SCORER, Agent, Ask, Problem, Row, Sampling, Team, TeamtuneError, assistant, turn_row, user
@@ -112,6 +116,44 @@ def test_the_score_is_that_of_the_last_token_whatever_the_batch(tiny: str, learn
         with torch.no_grad():
             whole = scorer.model.values(torch.tensor([ids]), [SCORER])
         assert float(whole[0, -1].sigmoid()) == pytest.approx(score, abs=1e-5)
+
+
+def test_how_likely_the_base_finds_an_answer_against_a_slow_loop(tiny: str) -> None:
+    model = TeamModel.open(Team(tiny, (Agent(SCORER),)), [SCORER], Lora(), heads=[SCORER])
+    examples = [Example([5, 6, 7], [8, 9]), Example([5], [9, 3, 4, 2])]
+    ids, mask = batch_of(model, examples)
+    found = surprises(model, ids, mask)
+    plain = base_of(tiny)
+    for row, one in enumerate(examples):
+        whole, least = 0.0, 0.0
+        for at in range(len(one.prompt), len(one)):
+            with torch.no_grad():
+                logits = plain(torch.tensor([[*one.prompt, *one.answer][:at]])).logits[0, -1]
+            told = float(logits.log_softmax(-1)[[*one.prompt, *one.answer][at]])
+            whole, least = whole + told, min(least, told)
+            assert found[row, at].tolist() == pytest.approx([told / 10, whole / 10, least / 10], abs=1e-5)
+        assert not found[row, : len(one.prompt)].any()
+
+
+def test_a_scorer_may_be_told_how_likely_answers_are(tiny: str, tmp_path: Path) -> None:
+    """Right is what the base finds likely, of answers whose letters say nothing."""
+    team = Team(tiny, (Agent(SCORER),))
+    rows = separable(300, 3)
+    with torch.no_grad():
+        model = TeamModel.open(team, [SCORER], Lora(), heads=[SCORER])
+        renderer = Renderer(model.tokenizer, "the base")
+        examples = [judged_example(row, renderer).example for row in rows]
+        likely = [float(surprises(model, *batch_of(model, [one]))[0, -1, 1]) for one in examples]
+    middle = sorted(likely)[len(rows) // 2]
+    rows = [{**row, "right": one > middle} for row, one in zip(rows, likely, strict=True)]
+    told = {}
+    for surprise in (False, True):
+        options = Fit(rate=1e-2, epochs=6, batch=16)
+        folder = tmp_path / str(surprise)
+        list(fit(folder, rows[:200], team, [SCORER], Lora(rank=1), Scoring(surprise=surprise), options))
+        scores = LearnedScorer.open(tiny, str(folder / SCORER))([asked(row) for row in rows[200:]])
+        told[surprise] = calibration.auroc(scores, [row["right"] for row in rows[200:]])
+    assert told[True] > 0.8 and told[True] > told[False], told
 
 
 def test_an_answer_without_text_has_a_score_too(tiny: str, learned: str) -> None:

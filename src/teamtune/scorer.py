@@ -18,7 +18,7 @@ from teamtune.engines.render import Renderer
 from teamtune.models import load_model, told_when_full
 from teamtune.train.examples import Example
 from teamtune.train.fit import packed
-from teamtune.train.forward import batch_of
+from teamtune.train.forward import batch_of, scored
 from teamtune.train.objective import Item
 from teamtune.train.team import HEAD_FILE, Head, TeamModel
 from teamtune.types import SCORER, Ask, Completion, Message, Team, TeamtuneError
@@ -57,8 +57,7 @@ class LearnedScorer:
         for micro in packed([Item(self.name, n, one) for n, one in enumerate(examples)], self.tokens):
             batch: list[Example] = [item.data for item in micro]  # type: ignore[misc]
             with told_when_full(f"{len(batch)} answers to score", "score fewer tokens at once"):
-                ids, _ = batch_of(self.model, batch)
-                values = self.model.values(ids, [self.name] * len(batch)).sigmoid()
+                values = scored(self.model, [self.name] * len(batch), *batch_of(self.model, batch)).sigmoid()
             last = [float(values[row, len(one) - 1]) for row, one in enumerate(batch)]
             found |= {different[item.number]: score for item, score in zip(micro, last, strict=True)}
         return [found[ask.messages] for ask in asks]

@@ -41,7 +41,7 @@ from teamtune.train.objective import (
     reference_of,
 )
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
-from teamtune.train.team import Lora, TeamModel
+from teamtune.train.team import HINTS, Lora, TeamModel
 from teamtune.types import Row, Team, TeamtuneError
 
 
@@ -99,7 +99,9 @@ def fit(
     seed: int = 0,
 ) -> Generator[Metrics, None, None]:
     """Train the agents on their rows, yielding a line of metrics a step, and leave their adapters in `folder`."""
-    model = TeamModel.open(team, agents, lora, seed, heads=agents if isinstance(objective, Scoring) else ())
+    scoring = isinstance(objective, Scoring)
+    hints = HINTS if scoring and objective.surprise else 0
+    model = TeamModel.open(team, agents, lora, seed, heads=agents if scoring else (), hints=hints)
     return fit_model(folder, model, rows, objective, options, seed)
 
 

@@ -36,6 +36,23 @@ def valued(
     return torch.nn.functional.pad(values[:, :-1], (1, 0)), mask
 
 
+def surprises(
+    model: TeamModel, ids: Int[Tensor, "rows length"], mask: Bool[Tensor, "rows length"]
+) -> Float[Tensor, "rows length 3"]:
+    """How likely the frozen base finds each answer, up to each of its tokens: the log-probability of the token, of all
+    tokens so far, and of the least likely one, a tenth of each."""
+    found = torch.where(mask, losses.token_logprobs(model.base(ids), ids), 0.0)
+    return torch.stack([found, found.cumsum(-1), found.cummin(-1).values], dim=-1) / 10
+
+
+def scored(
+    model: TeamModel, agents: Sequence[str], ids: Int[Tensor, "rows length"], mask: Bool[Tensor, "rows length"]
+) -> Float[Tensor, "rows length"]:
+    """What each row's scorer says at every token; sigmoid makes it a score."""
+    hints = surprises(model, ids, mask) if model.heads[agents[0]].hints else None
+    return model.values(ids, agents, hints)
+
+
 def batch_of(
     model: TeamModel, examples: Sequence[Example]
 ) -> tuple[Int[Tensor, "rows length"], Bool[Tensor, "rows length"]]:

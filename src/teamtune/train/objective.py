@@ -15,7 +15,7 @@ from torch import Tensor
 
 from teamtune.train import losses
 from teamtune.train.examples import Example, Judged, Pair, Sampled, Valued
-from teamtune.train.forward import batch_of, forward, spread, valued
+from teamtune.train.forward import batch_of, forward, scored, spread, valued
 from teamtune.train.losses import PairLoss
 from teamtune.train.team import TeamModel
 from teamtune.types import TeamtuneError
@@ -80,6 +80,8 @@ class Scoring:
 
     part: Literal["half", "all", "last"] = "half"
     """which tokens of an answer bear loss: the last half, all, or the last one"""
+    surprise: bool = False
+    """tell the head how likely the frozen base finds the answer, too: a small base cannot see it from its states"""
 
 
 Objective = Sft | Preference | Policy | Values | Scoring
@@ -203,7 +205,7 @@ def _a_token(micro: Sequence[Item], weights: Weighted, named: Mapping[str, Tenso
 def _scoring(model: TeamModel, micro: Sequence[Item], objective: Scoring, weights: Weighted) -> Found:
     data: list[Judged] = [item.data for item in micro]  # type: ignore[misc]
     ids, mask = batch_of(model, [one.example for one in data])
-    logits = model.values(ids, [item.agent for item in micro])
+    logits = scored(model, [item.agent for item in micro], ids, mask)
     right = torch.tensor([float(one.right) for one in data], device=logits.device)
     each = losses.scoring(logits, right, losses.last_part(mask, objective.part))
     count = torch.tensor([float(weights.items[item.agent]) for item in micro], device=logits.device)

@@ -58,24 +58,31 @@ class Lora:
 HEAD, HEAD_FILE = "head.", "head.safetensors"
 
 
-class Head(torch.nn.Module):
-    """A linear map from a token's state to a number; it starts at 0 everywhere."""
+HINTS = 3
+"""what `forward.surprises` tells of a token"""
 
-    def __init__(self, width: int):
+
+class Head(torch.nn.Module):
+    """A linear map from a token's state, and from hints if it takes any, to a number; it starts at 0 everywhere."""
+
+    def __init__(self, width: int, hints: int = 0):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(width))
+        self.hints = hints
+        self.weight = torch.nn.Parameter(torch.zeros(width + hints))
         self.bias = torch.nn.Parameter(torch.zeros(()))
 
     @staticmethod
-    def open(adapter: str | None, width: int, device: torch.device) -> Head:
+    def open(adapter: str | None, width: int, device: torch.device, hints: int = 0) -> Head:
         """The head beside an adapter, or a new one."""
-        head = Head(width)
         file = None if adapter is None else Path(adapter) / HEAD_FILE
-        if file is not None and file.exists():
-            tensors = load_file(file)
-            if tensors.keys() != {"weight", "bias"} or tensors["weight"].shape != (width,):
-                raise TeamtuneError(f"{file} does not fit this model; was it trained on another base?")
-            head.load_state_dict(tensors)
+        if file is None or not file.exists():
+            return Head(width, hints).to(device)
+        tensors = load_file(file)
+        more = tensors["weight"].numel() - width if tensors.keys() == {"weight", "bias"} else -1
+        if more not in (0, HINTS):
+            raise TeamtuneError(f"{file} does not fit this model; was it trained on another base?")
+        head = Head(width, more)
+        head.load_state_dict(tensors)
         return head.to(device)
 
 
@@ -100,15 +107,21 @@ class TeamModel:
 
     @staticmethod
     def open(
-        team: Team, agents: Sequence[str], lora: Lora, seed: int = 0, dtype: str = "auto", heads: Sequence[str] = ()
+        team: Team,
+        agents: Sequence[str],
+        lora: Lora,
+        seed: int = 0,
+        dtype: str = "auto",
+        heads: Sequence[str] = (),
+        hints: int = 0,
     ) -> TeamModel:
         """The team's base with one adapter an agent: the agent's own if it has one, else a new one.
 
         A new adapter's start depends on (seed, agent) alone, so it is the same whoever else is trained. Agents named
-        in `heads` have a head, which starts at 0, where their adapter brings none along.
+        in `heads` have a head, which starts at 0 and takes `hints`, where their adapter brings none along.
         """
         base, tokenizer = load_model(team.model, dtype)
-        return TeamModel.around(base, tokenizer, team, agents, lora, seed, heads)
+        return TeamModel.around(base, tokenizer, team, agents, lora, seed, heads, hints)
 
     @staticmethod
     def around(
@@ -119,6 +132,7 @@ class TeamModel:
         lora: Lora,
         seed: int = 0,
         heads: Sequence[str] = (),
+        hints: int = 0,
     ) -> TeamModel:
         """`open` with a base that is in memory."""
         model: Any = None
@@ -134,7 +148,7 @@ class TeamModel:
                 else:
                     model.add_adapter(agent, lora.config())
         width = model.config.get_text_config().hidden_size
-        found = {agent: Head.open(team[agent].adapter, width, model.device) for agent in heads}
+        found = {agent: Head.open(team[agent].adapter, width, model.device, hints) for agent in heads}
         return TeamModel(model, tokenizer, agents, found)
 
     @property
@@ -147,10 +161,16 @@ class TeamModel:
         """Logits of right-padded rows, each through its own agent's adapter."""
         return self._run(ids, agents).logits
 
-    def values(self, ids: Int[Tensor, "rows length"], agents: Sequence[str]) -> Float[Tensor, "rows length"]:
-        """The number that each row's agent gives every token, through its own adapter and head."""
+    def values(
+        self,
+        ids: Int[Tensor, "rows length"],
+        agents: Sequence[str],
+        hints: Float[Tensor, "rows length hints"] | None = None,
+    ) -> Float[Tensor, "rows length"]:
+        """The number that each row's agent gives every token, through its own adapter and head, all of one kind."""
         # The states that the logits are made of are what is asked for; one logit is the least that a model makes.
         states = self._run(ids, agents, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+        states = states if hints is None else torch.cat([states.float(), hints], dim=-1)
         weights = torch.stack([self.heads[agent].weight for agent in agents])
         biases = torch.stack([self.heads[agent].bias for agent in agents])
         with torch.autocast(self.device.type, enabled=False):
