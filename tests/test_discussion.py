@@ -103,7 +103,8 @@ def test_scores_are_turns_and_are_shown_or_not() -> None:
     assert [turn.ask.tag for turn in judged] == ["score-1", "score-1", "score-2", "score-2"]
     first = live.turns[0]
     assert judged[0].ask.parents == (0,)
-    assert [m.role for m in judged[0].ask.messages] == ["user", "assistant"]
+    assert [m.role for m in judged[0].ask.messages] == ["system", "user", "assistant"]
+    assert judged[0].ask.messages[0] == first.ask.messages[0], "asked as those who answer are"
     assert judged[0].ask.messages[-1].content == first.text
     score = float(judged[0].text)
     assert score == pytest.approx(scorer([judged[0].ask])[0], abs=1e-8)

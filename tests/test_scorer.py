@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -21,20 +22,35 @@ from teamtune.cli import main as cli
 from teamtune.credit.discussion import scores_in
 from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec, open_engine
-from teamtune.engines.render import Renderer
 from teamtune.play import Live, rolling, waves
 from teamtune.protocols.discussion import by_policy, discussion, seats
 from teamtune.recipes.scorer import all_asked_for, calibration_rows, under_own_name, with_scorer
+from teamtune.rollout import episode_rows
 from teamtune.scorer import LearnedScorer, check_scorer
 from teamtune.store import read_table
+from teamtune.tasks import TaskSpec, grade_turns
 from teamtune.tasks.stages import problem_row
 from teamtune.train import losses
-from teamtune.train.examples import Example, judged_example
+from teamtune.train.examples import Example
 from teamtune.train.fit import Fit, fit, fit_model
 from teamtune.train.forward import batch_of, surprises
+from teamtune.train.hints import logistic
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora, TeamModel
-from teamtune.types import SCORER, Agent, Ask, Problem, Row, Sampling, Team, TeamtuneError, assistant, turn_row, user
+from teamtune.types import (
+    SCORER,
+    Agent,
+    Ask,
+    Message,
+    Problem,
+    Row,
+    Sampling,
+    Team,
+    TeamtuneError,
+    assistant,
+    turn_row,
+    user,
+)
 
 # ---- the loss --------------------------------------------------------------------------------------------------------
 
@@ -78,7 +94,8 @@ def separable(count: int, seed: int) -> list[Row]:
 
 
 def asked(row: Row) -> Ask:
-    return Ask(SCORER, (user(row["messages"][0]["content"]), assistant(row["completion"])), "score-1")
+    messages = [Message(message["role"], message["content"]) for message in row["messages"]]
+    return Ask(SCORER, (*messages, assistant(row["completion"])), "score-1")
 
 
 @pytest.fixture(scope="module")
@@ -125,35 +142,56 @@ def test_how_likely_the_base_finds_an_answer_against_a_slow_loop(tiny: str) -> N
     found = surprises(model, ids, mask)
     plain = base_of(tiny)
     for row, one in enumerate(examples):
-        whole, least = 0.0, 0.0
+        whole, most = 0.0, 0.0
         for at in range(len(one.prompt), len(one)):
             with torch.no_grad():
                 logits = plain(torch.tensor([[*one.prompt, *one.answer][:at]])).logits[0, -1]
-            told = float(logits.log_softmax(-1)[[*one.prompt, *one.answer][at]])
-            whole, least = whole + told, min(least, told)
-            assert found[row, at].tolist() == pytest.approx([told / 10, whole / 10, least / 10], abs=1e-5)
+            told = -float(logits.log_softmax(-1)[[*one.prompt, *one.answer][at]])
+            whole, most = whole + told, max(most, told)
+            assert found[row, at].tolist() == pytest.approx([math.log(1 + x) for x in (told, whole, most)], abs=1e-3)
         assert not found[row, : len(one.prompt)].any()
 
 
-def test_a_scorer_may_be_told_how_likely_answers_are(tiny: str, tmp_path: Path) -> None:
-    """Right is what the base finds likely, of answers whose letters say nothing."""
-    team = Team(tiny, (Agent(SCORER),))
-    rows = separable(300, 3)
+def test_a_scorer_may_be_told_how_likely_answers_are(tmp_path: Path) -> None:
+    """The house model's own answers, half of them right: it knows better than a few steps can teach an adapter."""
+    task = TaskSpec("stories", train=64, test=1)
+    problems = task.load("train")
+    team = Team("house", seats(by_policy("shared", 1, 1), Sampling(1.0, max_tokens=160)))
+    engine = open_engine(EngineSpec(), team)
+    engine.adopt(team)
+    lives = [Live(p, take, lambda p: discussion(p, [["agent"]]), team) for p in problems for take in range(8)]
+    for _ in waves(lives, engine, 0):
+        pass
+    turns = [row for live in lives for row in episode_rows(live.episode())]
+    table = [problem_row(one) for one in problems]
+    grades = list(grade_turns(turns, table, task, "train").rows)
+    first, last = (list(judged_rows(part, turns, grades, quota=1).rows) for part in (table[:40], table[40:]))
+    options, scorer = Fit(rate=1e-2, epochs=3, batch=2), Team("house", (Agent(SCORER),))
+    list(fit(tmp_path, first, scorer, [SCORER], Lora(rank=1), Scoring(surprise=True), options))
+    made = LearnedScorer.open("house", str(tmp_path / SCORER))
+    head = made.model.heads[SCORER]
+    assert head.hints == 3 and head.weight.shape == (made.model.model.config.hidden_size + 3,)
+    right = [row["right"] for row in last]
+    told = calibration.auroc(made([asked(row) for row in last]), right)
     with torch.no_grad():
-        model = TeamModel.open(team, [SCORER], Lora(), heads=[SCORER])
-        renderer = Renderer(model.tokenizer, "the base")
-        examples = [judged_example(row, renderer).example for row in rows]
-        likely = [float(surprises(model, *batch_of(model, [one]))[0, -1, 1]) for one in examples]
-    middle = sorted(likely)[len(rows) // 2]
-    rows = [{**row, "right": one > middle} for row, one in zip(rows, likely, strict=True)]
-    told = {}
-    for surprise in (False, True):
-        options = Fit(rate=1e-2, epochs=6, batch=16)
-        folder = tmp_path / str(surprise)
-        list(fit(folder, rows[:200], team, [SCORER], Lora(rank=1), Scoring(surprise=surprise), options))
-        scores = LearnedScorer.open(tiny, str(folder / SCORER))([asked(row) for row in rows[200:]])
-        told[surprise] = calibration.auroc(scores, [row["right"] for row in rows[200:]])
-    assert told[True] > 0.8 and told[True] > told[False], told
+        head.weight[-3:] = 0
+    untold = calibration.auroc(made([asked(row) for row in last]), right)
+    assert told is not None and untold is not None and told > 0.8 and told > untold, (told, untold, len(last))
+
+
+@given(st.integers(0, 1000))
+def test_the_logistic_regression_is_where_its_gradient_is_zero(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    rows = torch.randn(60, 3, generator=rng) * torch.tensor([1.0, 5.0, 0.1]) + torch.tensor([0.0, 30.0, 2.0])
+    right = (torch.rand(60, generator=rng) < (rows[:, 1] / 10 - 3).sigmoid()).float()
+    weight, bias = logistic(rows, right)
+    off = (rows @ weight + bias).sigmoid() - right
+    spread = rows.std(0, correction=0)
+    assert abs(float(off.mean())) < 1e-3
+    for column in range(3):
+        # The slope of the mean cross-entropy along a standardised column, and that of the ridge.
+        slope = float((off * (rows[:, column] - rows[:, column].mean()) / spread[column]).mean())
+        assert slope + 2 * 1e-3 * float(weight[column] * spread[column]) == pytest.approx(0, abs=1e-3)
 
 
 def test_an_answer_without_text_has_a_score_too(tiny: str, learned: str) -> None:
@@ -232,12 +270,11 @@ PROBLEMS = [problem_row(Problem(name, f"What is {name}?", "5", "End.")) for name
 
 
 def test_as_many_right_as_wrong_of_each_question() -> None:
-    turns, grades = answers({"p": "RRRRWW", "q": "RWWWWW", "r": "WWWWWW", "s": "RRRRDDLN"})
+    turns, grades = answers({"p": "RRRRWW", "q": "RWWWWW", "r": "WWWWWW", "s": "RRRRDLN"})
     found = judged_rows(PROBLEMS, turns, grades, quota=2)
     rows = list(found.rows)
     assert {row["problem"] for row in rows} == {"p"} and sum(row["right"] for row in rows) == 2 == len(rows) // 2
     assert found.counts == {
-        "answers left out, said before": 1,
         "answers left out, cut off at the token limit": 1,
         "answers left out, no answer in them": 1,
         "questions left out, too few right answers": 2,
@@ -245,7 +282,10 @@ def test_as_many_right_as_wrong_of_each_question() -> None:
         "scorer: right answers kept": 2,
         "scorer: wrong answers kept": 2,
     }
-    assert rows[0]["messages"][0]["content"].startswith("What is p?")
+    assert [message["role"] for message in rows[0]["messages"]] == ["system", "user"]
+    assert rows[0]["messages"][1]["content"].startswith("What is p?")
+    often = list(judged_rows(PROBLEMS[:1], *answers({"p": "RRDD"}), quota=2).rows)
+    assert [row["completion"] for row in often if not row["right"]] == ["the same"] * 2, "as often as it is said"
     everything = judged_rows(PROBLEMS, turns, grades, quota=0)
     assert len(list(everything.rows)) == 6 + 6 + 6 + 5
     with pytest.raises(TeamtuneError, match="quota is -1"):

@@ -4,7 +4,8 @@ which questions are hard (MAPoRL, 3.3 of the specification).
 One row; "source" is "sampled", or "asked for" where an answer of that kind was lacking and had to be asked for:
 
     {"agent": "scorer", "problem": "sums/3", "take": 4, "turn": 0, "source": "sampled",
-     "messages": [{"role": "user", "content": "What is 6 * 7? ..."}], "completion": "6 * 7 = 42. ...", "right": True}
+     "messages": [{"role": "system", ...}, {"role": "user", "content": "What is 6 * 7? ..."}],
+     "completion": "6 * 7 = 42. ...", "right": True}
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamtune.protocols.debate import first
+from teamtune.protocols.debate import DEBATER, first
 from teamtune.store import Counted
 from teamtune.tasks import problems_in
-from teamtune.types import SCORER, UNFIT, Row, TeamtuneError, place_of
+from teamtune.types import SCORER, UNFIT, Message, Row, TeamtuneError, place_of
 from teamtune.vote import lot
 
 RIGHT = (
@@ -100,7 +101,7 @@ def judged_rows(
         if short:
             counts[f"questions left out, too few {' and '.join(short)} answers"] += 1
             continue
-        messages = [{"role": m.role, "content": m.content} for m in first(problem)]
+        messages = [{"role": m.role, "content": m.content} for m in (Message("system", DEBATER), *first(problem))]
         for side, right in zip(sides, (True, False), strict=True):
             counts[f"{SCORER}: {'right' if right else 'wrong'} answers kept"] += len(side)
             for source, turn in side:
@@ -111,7 +112,11 @@ def judged_rows(
 
 
 def usable(turns: Sequence[Row], grades: Sequence[Row], counts: Counter[str], asked: bool = False) -> dict[str, Pool]:
-    """The answers that a scorer may learn from, by problem; the others are counted."""
+    """The answers that a scorer may learn from, by problem; the others are counted.
+
+    An answer that was sampled often counts as often: a score is the share of right ones among what is said. What was
+    asked for counts once.
+    """
     graded = {place_of(row): row for row in grades}
     pools: dict[str, Pool] = {}
     seen: dict[str, set[str]] = defaultdict(set)
@@ -134,7 +139,7 @@ def _unusable(turn: Row, grade: Row, seen: set[str], asked: bool) -> str:
         return "no answer in them"
     if asked and TELLTALE.search(turn["text"]):
         return "they speak of the request"
-    return "said before" if turn["text"] in seen else ""
+    return "said before" if asked and turn["text"] in seen else ""
 
 
 def drawn(turns: Sequence[Row], count: int, seed: int) -> list[Row]:

@@ -67,7 +67,12 @@ def seats(speakers: Sequence[Sequence[str]], sampling: Sampling, scorer: str | N
     """A seat for every name, and the scorer's. scorer: the folder of a learned one; None where there is none."""
     names = dict.fromkeys(name for one in speakers for name in one)
     answering = tuple(Agent(name, DEBATER, sampling, trainable=not opens(name)) for name in names)
-    return (*answering, Agent(SCORER, "", Sampling(0.0), scorer, trainable=False)) if scorer else answering
+    return (*answering, scorer_seat(scorer)) if scorer else answering
+
+
+def scorer_seat(folder: str | None) -> Agent:
+    """The seat of a learned scorer, with the words of those who answer: its base reads answers as its own."""
+    return Agent(SCORER, DEBATER, Sampling(0.0), folder, trainable=False)
 
 
 def in_words(score: float) -> str:

@@ -22,7 +22,7 @@ from teamtune.credit.discussion import scores_in
 from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec
 from teamtune.models import check_targets
-from teamtune.protocols.discussion import by_policy, discussion, seats
+from teamtune.protocols.discussion import by_policy, discussion, scorer_seat, seats
 from teamtune.recipes.malt import enough
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED, base_team, play_test
@@ -33,7 +33,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora
-from teamtune.types import SCORER, Agent, Row, Sampling, Team, TeamtuneError, place_of
+from teamtune.types import SCORER, Row, Sampling, Team, TeamtuneError, place_of
 
 SPEAKERS = by_policy("shared", 1, 1)
 """a single answer, asked for as the first one of a discussion"""
@@ -159,7 +159,7 @@ def trained_scorer(
 def with_scorer(team: Team, folder: str | None) -> Team:
     """The team with a scorer's seat."""
     others = tuple(agent for agent in team.agents if agent.name != SCORER)
-    return replace(team, agents=(*others, Agent(SCORER, "", Sampling(0.0), folder, trainable=False)))
+    return replace(team, agents=(*others, scorer_seat(folder)))
 
 
 def all_asked_for(problems: Sequence[Row], turns: Sequence[Row], grades: Sequence[Row], quota: int) -> list[Row]:

@@ -28,6 +28,7 @@ from teamtune.engines.render import Renderer
 from teamtune.models import native_bfloat16, told_when_full
 from teamtune.train import losses
 from teamtune.train.examples import judged_example, pair_example, sampled_example, sft_example
+from teamtune.train.hints import start_heads
 from teamtune.train.objective import (
     Item,
     Objective,
@@ -111,6 +112,8 @@ def fit_model(
     """`fit` with a model that is in memory."""
     items = items_of(rows, model, objective)
     schedules = {agent: schedule(len(items[agent]), options, seed, agent) for agent in model.agents}
+    if isinstance(objective, Scoring) and objective.surprise:
+        start_heads(model, first_epoch(items, schedules, options, model))
     steps = max(map(len, schedules.values()))
     optimizers = {agent: adamw(model.parameters(agent), options) for agent in model.agents}
     done = resume(folder, model, optimizers)

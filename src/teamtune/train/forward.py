@@ -39,10 +39,10 @@ def valued(
 def surprises(
     model: TeamModel, ids: Int[Tensor, "rows length"], mask: Bool[Tensor, "rows length"]
 ) -> Float[Tensor, "rows length 3"]:
-    """How likely the frozen base finds each answer, up to each of its tokens: the log-probability of the token, of all
-    tokens so far, and of the least likely one, a tenth of each."""
-    found = torch.where(mask, losses.token_logprobs(model.base(ids), ids), 0.0)
-    return torch.stack([found, found.cumsum(-1), found.cummin(-1).values], dim=-1) / 10
+    """How much each answer surprises the frozen base, up to each of its tokens: log(1 + x) with x the negative
+    log-probability of the token, of all tokens so far, and of the least likely one."""
+    found = torch.where(mask, -losses.token_logprobs(model.base(ids), ids), 0.0)
+    return torch.stack([found, found.cumsum(-1), found.cummax(-1).values], dim=-1).log1p()
 
 
 def scored(
