@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch.nn import functional as F
 
 from teamtune.credit.advantage import gae, whitened
+from teamtune.models import told_when_full
 from teamtune.train.examples import Example, Sampled, Valued
 from teamtune.train.forward import batch_of
 from teamtune.train.losses import token_logprobs
@@ -72,10 +73,12 @@ def looked(
         group = [by_name[item.agent, item.number] for item in micro]
         ids, mask = batch_of(model, [one.example for one in group])
         heat = torch.tensor([one.temperature for one in group], device=ids.device)[:, None, None]
-        with autocast:
+        with told_when_full(f"{len(group)} answers to look at", "lower ppo.fit.micro_tokens"), autocast:
             logits = model(ids, [one.policy for one in group])
-            own, plain = token_logprobs(logits / heat, ids), token_logprobs(logits, ids)
-            spread = _entropy((logits / heat).float())
+            plain = token_logprobs(logits, ids)
+            logits = logits / heat
+            own = token_logprobs(logits, ids)
+            spread = torch.stack([_entropy(row.float()) for row in logits])  # row by row: it takes much memory
             base = token_logprobs(model.base(ids) / heat, ids)
         for row, one in enumerate(group):
             here = mask[row]
@@ -100,7 +103,7 @@ def worth(
     for micro in micros:
         group = [by_name[item.agent, item.number] for item in micro]
         ids, mask = batch_of(model, [one.question for one in group])
-        with autocast:
+        with told_when_full(f"{len(group)} answers to judge", "lower ppo.fit.micro_tokens"), autocast:
             values = F.pad(model.values(ids, [item.agent for item in micro])[:, :-1], (1, 0)).float()
         for row, one in enumerate(group):
             here = one.policy, one.number
@@ -113,7 +116,7 @@ def value_of(policy: str) -> str:
     return f"{policy}-value"
 
 
-def _entropy(logits: Float[torch.Tensor, "rows length vocabulary"]) -> Float[torch.Tensor, "rows length"]:
+def _entropy(logits: Float[torch.Tensor, "length vocabulary"]) -> Float[torch.Tensor, " length"]:
     logs = logits.log_softmax(-1)
     return -(logs.exp() * logs).sum(-1)
 
