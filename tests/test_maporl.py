@@ -211,6 +211,26 @@ def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> Non
     assert policies == expected and (folder / "scorer").exists() == ("grader" not in more)
 
 
+def test_agents_on_other_bases_open_and_learn_on_their_own(brief: str, tiny: str, tmp_path: Path) -> None:
+    options = ["--partners", tiny, "--share", "agent", "--sizes", "2x2", "--ppo.updates", "1"]
+    options += ["--baselines", "off-the-shelf", "single-agent", "no-collaboration"]
+    folder = trained(brief, tmp_path / "run", *options)
+    turns = rows(folder, "test/team/turns")
+    assert {row["agent"] for row in turns} == {"agent-1-opener", "agent-2-opener", "agent-1", "agent-2", SCORER}
+    learned = {path.name for path in (folder / "ppo").iterdir() if (path / "adapter_config.json").exists()}
+    assert learned == {"agent-1", "agent-2"}
+    opened = [
+        [(row["problem"], row["text"]) for row in rows(folder, f"test/{place}/turns") if "opener" in row["agent"]]
+        for place in ("team", "base")
+    ]
+    assert opened[0] == opened[1] and len(opened[0]) == 12
+    out = tmp_path / "later"
+    command(["eval", "--run", str(folder), "--out", str(out), "--sizes", "2x2"])
+    assert [row["accuracy"] for row in rows(out, "comparison")] == [
+        row["accuracy"] for row in rows(folder, "comparison") if row["system"] in ("Off-the-shelf", "MAPoRL")
+    ]
+
+
 def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path) -> None:
     for told in (whole / "scorer" / "fit" / SCORER, whole):
         options = ["--baselines", "--ppo.updates", "1", "--scorer-from", str(told)]
