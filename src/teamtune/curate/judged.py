@@ -75,8 +75,8 @@ def judged_rows(
 ) -> Counted:
     """`quota` right and `quota` wrong answers to every question, drawn by `seed`; those asked for fill what is lacking.
 
-    turns, more: Turn tables of single answers, sampled and asked for, with their grades. quota 0 takes all that can be
-        used.
+    turns, more: Turn tables of answers, sampled and asked for, with their grades. Whatever was said before them, each
+        stands as an answer to the question. quota 0 takes all that can be used.
 
     Questions that cannot meet the quota are left out and counted, and so is every answer that cannot be used.
 
@@ -146,5 +146,5 @@ def drawn(turns: Sequence[Row], count: int, seed: int) -> list[Row]:
     """`count` of the turns by lot, in their order; all for 0 or less."""
     if count <= 0:
         return list(turns)
-    lots = sorted((lot(seed, turn["problem"], turn["take"]), number) for number, turn in enumerate(turns))
+    lots = sorted((lot(seed, *place_of(turn)), number) for number, turn in enumerate(turns))
     return [turns[number] for number in sorted(number for _, number in lots[:count])]

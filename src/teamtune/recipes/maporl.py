@@ -14,7 +14,7 @@ from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import entrant, incentives, rivals
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
-from teamtune.recipes.scorer import SPEAKERS, measured, trained_scorer, with_scorer
+from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
 from teamtune.recipes.scorer_source import check_unseen, questions_before, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
@@ -44,9 +44,10 @@ def main(cfg: Maporl, command: str = "") -> Run:
     with Run(cfg.out, cfg, command, cfg.track) as run:
         team = base
         if makes_scorer(cfg):
-            alone = replace(base, agents=seats(SPEAKERS, cfg.making.sampling))
+            speakers = cfg.making.speakers
+            alone = replace(base, agents=seats(speakers, cfg.making.sampling))
             folder = str(trained_scorer(run, cfg.making, first, alone, cfg.engine, cfg.seed, cfg.driver))
-            measured(run, with_scorer(alone, folder), test, cfg.engine, SCORED_ANSWERS, cfg.seed)
+            measured(run, with_scorer(alone, folder), speakers, test, cfg.engine, SCORED_ANSWERS, cfg.seed)
             team = replace(untrained_team(cfg, folder), weights=base.weights)
         lab = Lab(run, cfg, train, team)
         done = trained(lab)

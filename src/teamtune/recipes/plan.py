@@ -21,6 +21,7 @@ from teamtune.recipes.maporl_evaluation import defaults as defaults_of
 from teamtune.recipes.maporl_rivals import INCENTIVES
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
+from teamtune.recipes.stored import stored_options
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
 
 Plan = dict[str, Any]
@@ -118,8 +119,9 @@ def maporl_plan(cfg: Maporl) -> Plan:
     rows = [(each, whole, whole), *(calls[name] for name in cfg.baselines)]
     training, test, further = (sum(column) for column in zip(*rows, strict=True))
     more = sum(2 * a * t for a, t in map(size, cfg.sizes[1:]))
-    sampled = cfg.scorer_questions * cfg.making.samples if making else 0
-    testing = cfg.task.test * (test + more + (SCORED_ANSWERS if making else 0)) + others * further
+    sampled = cfg.scorer_questions * cfg.making.answers if making else 0
+    measuring = SCORED_ANSWERS * cfg.making.agents * cfg.making.turns if making else 0
+    testing = cfg.task.test * (test + more + measuring) + others * further
     return {
         **({"generations for the scorer": sampled} if making else {}),
         "answers of an update": cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns,
@@ -141,7 +143,8 @@ def scorer_plan(cfg: ScorerTraining) -> Plan:
     """Generations and rows of a scorer's training, and of its measuring."""
     splits(cfg.task)
     checked(cfg.model, cfg.engine.kind)
-    one, sampled, tested = cfg.scorer, cfg.task.train * cfg.scorer.samples, cfg.task.test * cfg.test_samples
+    one, sampled = cfg.scorer, cfg.task.train * cfg.scorer.answers
+    tested = cfg.task.test * cfg.test_samples * one.agents * one.turns
     return {
         "training generations": sampled,
         **({"further generations at most": 2 * cfg.task.train * one.ask} if one.ask else {}),
@@ -155,7 +158,8 @@ def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:
     """Generations of a scorer's measuring."""
     defaults(cfg.run)
     held_out_split(cfg.task)
-    tested = cfg.task.test * cfg.test_samples
+    made = stored_options(ScorerTraining, cfg.run).scorer
+    tested = cfg.task.test * cfg.test_samples * made.agents * made.turns
     return {"test generations": tested, **tokens(tested, cfg.sampling.max_tokens)}
 
 

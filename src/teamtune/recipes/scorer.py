@@ -35,16 +35,17 @@ from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora
 from teamtune.types import SCORER, Row, Sampling, Team, TeamtuneError, place_of
 
-SPEAKERS = by_policy("shared", 1, 1)
-"""a single answer, asked for as the first one of a discussion"""
-
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """How to make a scorer."""
 
     samples: int = 100
-    """answers to a question"""
+    """answers to a question; discussions of it where there are several agents or turns"""
+    agents: int = 1
+    """who discuss, without scores; 1 over 1 turn gives single answers, as in the paper"""
+    turns: int = 1
+    """answers of all turns are learned from, each as if it had been given to the question at once"""
     quota: int = 20
     """right answers, and wrong answers, of a question; those that cannot meet it are left out. 0 takes all answers"""
     ask: int = 0
@@ -55,13 +56,23 @@ class Scorer:
     fit: Fit = Fit(rate=2e-4, batch=2, beta2=0.95)
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("quota", 0), ("ask", 0)):
+        for name, least in (("samples", 1), ("agents", 1), ("turns", 1), ("quota", 0), ("ask", 0)):
             if getattr(self, name) < least:
                 raise TeamtuneError(f"{name} of the scorer is {getattr(self, name)}; it must be {least} or above")
-        if 2 * self.quota > self.samples + 2 * self.ask:
+        if 2 * self.quota > self.answers + 2 * self.ask:
             raise TeamtuneError(
-                f"a quota of {self.quota} right and {self.quota} wrong answers cannot be met by {self.samples} samples"
+                f"a quota of {self.quota} right and {self.quota} wrong answers cannot be met by {self.answers} of them"
             )
+
+    @property
+    def answers(self) -> int:
+        """Answers to a question."""
+        return self.samples * self.agents * self.turns
+
+    @property
+    def speakers(self) -> list[list[str]]:
+        """Who gives them."""
+        return by_policy("shared", self.agents, self.turns)
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,12 @@ class ScorerEvaluation:
 def train(cfg: ScorerTraining, command: str = "") -> Run:
     """Train and measure; everything is in the run folder afterwards."""
     problems, test = splits(cfg.task)
-    base = base_team(cfg.model, seats(SPEAKERS, cfg.scorer.sampling), cfg.engine)
+    speakers = cfg.scorer.speakers
+    base = base_team(cfg.model, seats(speakers, cfg.scorer.sampling), cfg.engine)
     check_targets(cfg.model, cfg.scorer.lora.targets)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
-        measured(run, with_scorer(base, str(folder)), test, cfg.engine, cfg.test_samples, cfg.seed)
+        measured(run, with_scorer(base, str(folder)), speakers, test, cfg.engine, cfg.test_samples, cfg.seed)
         return run
 
 
@@ -117,11 +129,12 @@ def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
     """Measure; everything is in the run folder afterwards."""
     source = stored_options(ScorerTraining, cfg.run)
     _, test = splits(cfg.task, source.task)
-    base = base_team(source.model, seats(SPEAKERS, cfg.sampling), cfg.engine)
+    speakers = source.scorer.speakers
+    base = base_team(source.model, seats(speakers, cfg.sampling), cfg.engine)
     team = with_scorer(base, str(finished(cfg.run / "scorer", "fit") / SCORER))
     team = with_adapters(team, {SCORER: str(team[SCORER].adapter)})
     with Run(cfg.out, cfg, command) as run:
-        measured(run, team, test, cfg.engine, cfg.test_samples, cfg.seed)
+        measured(run, team, speakers, test, cfg.engine, cfg.test_samples, cfg.seed)
         return run
 
 
@@ -137,7 +150,7 @@ def trained_scorer(
 ) -> Path:
     """The folder of a scorer trained on the base's answers to the problems, in the stages scorer/... of a run."""
     table, task = problems.sealed(run), problems.task
-    answer = partial(discussion, speakers=SPEAKERS)
+    answer, once = (partial(discussion, speakers=who) for who in (options.speakers, by_policy("shared", 1, 1)))
     grade = lambda name, turns: run.stage(f"scorer/{name}", grade_turns, turns, table, task, "train")  # noqa: E731
     turns = run.work("scorer/turns", rollout, table, base, answer, engine, Rollout(options.samples, seed, driver))
     grades = grade("grades", turns)
@@ -145,7 +158,7 @@ def trained_scorer(
     if options.ask and options.quota:
         asked = run.stage("scorer/asked-for", all_asked_for, table, turns, grades, options.quota)
         again = Rollout(options.ask, seed + TEST_SEED, driver)
-        found = run.work("scorer/more-turns", rollout, asked, base, answer, engine, again)
+        found = run.work("scorer/more-turns", rollout, asked, base, once, engine, again)
         more = [run.stage("scorer/more", under_own_name, found)]
         more.append(grade("more-grades", more[0]))
     rows = run.stage("scorer/rows", judged_rows, table, turns, grades, *more, quota=options.quota, seed=seed)
@@ -181,9 +194,12 @@ def under_own_name(turns: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def measured(run: Run, team: Team, test: Split, engine: EngineSpec, samples: int, seed: int) -> Table:
-    """Score answers to the test problems: the stages test/scorer/..., scored and calibration."""
-    protocol = partial(discussion, speakers=SPEAKERS, scored=True)
+def measured(
+    run: Run, team: Team, speakers: list[list[str]], test: Split, engine: EngineSpec, samples: int, seed: int
+) -> Table:
+    """Score answers to the test problems, of discussions that show scores where there are several agents or turns: the
+    stages test/scorer/..., scored and calibration."""
+    protocol = partial(discussion, speakers=speakers, scored=True)
     played = play_test(run, "test/scorer", test, team, protocol, engine, Rollout(samples, seed + TEST_SEED))
     scored = run.stage("scored", scored_rows, played.turns, played.grades, test.sealed(run))
     return run.stage("calibration", calibration_rows, scored)
@@ -192,7 +208,8 @@ def measured(run: Run, team: Team, test: Split, engine: EngineSpec, samples: int
 def scored_rows(turns: Sequence[Row], grades: Sequence[Row], problems: Sequence[Row]) -> list[Row]:
     """One row an answer that has a score.
 
-    {"problem": "sums/3", "take": 0, "turn": 0, "score": 0.873, "right": True, "tokens": 61, "level": "3"}
+    {"problem": "sums/3", "take": 0, "turn": 0, "score": 0.873, "right": True, "tokens": 61, "level": "3",
+     "number": "1"}
     """
     graded, scores = {place_of(row): row for row in grades}, scores_in(turns)
     level = {problem.id: str(problem.meta.get("level", "")) for problem in problems_in(problems)}
@@ -202,6 +219,7 @@ def scored_rows(turns: Sequence[Row], grades: Sequence[Row], problems: Sequence[
         if place in scores:
             told = {"score": scores[place], "right": graded[place]["score"] == 1}
             told |= {"tokens": len(turn["token_ids"] or ()), "level": level[turn["problem"]]}
+            told |= {"number": turn["tag"].removeprefix("turn-")}
             rows.append({**{name: turn[name] for name in ("problem", "take", "turn")}, **told})
     return rows
 
@@ -209,12 +227,13 @@ def scored_rows(turns: Sequence[Row], grades: Sequence[Row], problems: Sequence[
 GROUPS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("", lambda row: "all"),
     ("level", lambda row: row["level"]),
+    ("turn", lambda row: row["number"]),
     ("tokens", lambda row: f"{row['tokens'] // 40 * 40} to {row['tokens'] // 40 * 40 + 39}"),
 )
 
 
 def calibration_rows(scored: Sequence[Row]) -> list[Row]:
-    """How good the scores are: of all answers, by level and by length.
+    """How good the scores are: of all answers, by level, turn and length.
 
     {"by": "level", "group": "3", "n": 480, "right": 0.52, "accuracy": 0.81, "auroc": 0.89, "ece": 0.04,
      "curve": [{"low": 0.8, "high": 0.9, "n": 52, "score": 0.853, "right": 0.81, "se": 0.055}, ...]}

@@ -38,11 +38,13 @@ def valued(
 
 def surprises(
     model: TeamModel, ids: Int[Tensor, "rows length"], mask: Bool[Tensor, "rows length"]
-) -> Float[Tensor, "rows length 3"]:
+) -> Float[Tensor, "rows length 4"]:
     """How much each answer surprises the frozen base, up to each of its tokens: log(1 + x) with x the negative
-    log-probability of the token, of all tokens so far, and of the least likely one."""
+    log-probability of the token, of all tokens so far, of those after the answer's first quarter (an answer in a
+    discussion may open with words on the others'), and of the least likely one."""
     found = torch.where(mask, -losses.token_logprobs(model.base(ids), ids), 0.0)
-    return torch.stack([found, found.cumsum(-1), found.cummax(-1).values], dim=-1).log1p()
+    late = torch.where(mask.cumsum(-1) > mask.sum(-1, keepdim=True) // 4, found, 0.0)
+    return torch.stack([found, found.cumsum(-1), late.cumsum(-1), found.cummax(-1).values], dim=-1).log1p()
 
 
 def scored(

@@ -58,7 +58,7 @@ class Lora:
 HEAD, HEAD_FILE = "head.", "head.safetensors"
 
 
-HINTS = 3
+HINTS = 4
 """what `forward.surprises` tells of a token"""
 
 
