@@ -405,6 +405,28 @@ def test_the_commands_train_resume_and_measure(
     assert "does train or eval, not judge" in capsys.readouterr().err
 
 
+def test_a_scorer_may_learn_from_discussions(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, options = tmp_path / "run", ["--task", "tests.easy_task", "--model", brief, "--train", "6", "--test", "3"]
+    options += ["--test-samples", "2", "--scorer.samples", "3", "--scorer.quota", "1", "--scorer.agents", "2"]
+    options += ["--scorer.turns", "2", "--scorer.sampling.max-tokens", "24", "--scorer.fit.batch", "4"]
+    command = ["scorer", "train", "--out", str(out), *options]
+    cli([*command, "--dry-run"])
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    cli(command)
+    turns, kept = read_table(out / "scorer" / "turns").rows(), read_table(out / "scorer" / "rows").rows()
+    assert len(turns) == 6 * 3 * 2 * 2 == plan["training generations"] and SCORER not in {t["agent"] for t in turns}
+    later = {(turn["problem"], turn["take"], turn["turn"]) for turn in turns if turn["tag"] == "turn-2"}
+    assert any((row["problem"], row["take"], row["turn"]) in later for row in kept)
+    assert all(len(row["messages"]) == 2 for row in kept), "each as if it were the first answer"
+    scored = read_table(out / "scored").rows()
+    assert len(scored) == 3 * 2 * 4 == plan["test generations"]
+    told = {(row["by"], row["group"]): row["n"] for row in read_table(out / "calibration").rows()}
+    assert told["turn", "1"] == told["turn", "2"] == 12
+    again = tmp_path / "again"
+    cli(["scorer", "eval", "--run", str(out), "--out", str(again)])
+    assert len(read_table(again / "scored")) == 24
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
