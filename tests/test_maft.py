@@ -10,7 +10,12 @@ import pytest
 from safetensors.torch import load_file
 
 from teamtune.cli import main as command
+from teamtune.engines.render import Renderer
 from teamtune.store import read_table
+from teamtune.train.examples import sft_example
+from teamtune.train.forward import batch_of
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Team
 
 SMALL = [
     *("--task", "tests.spoken_task", "--train", "30", "--test", "3", "--sampling.max-tokens", "12"),
@@ -72,6 +77,39 @@ def test_labels_are_votes_and_no_row_disagrees_with_its_label(whole: Path) -> No
     credit = {(r["problem"], r["take"], r["turn"]): r for r in rows(whole, "iteration-1/credit")}
     for row in rows(whole, "iteration-1/sft-rows"):
         assert credit[row["problem"], row["take"], row["turn"]]["agrees"]
+
+
+def test_a_critics_loss_is_on_its_last_answer_alone(whole: Path, brief: str) -> None:
+    """Token by token (specification 4.11, 5): its earlier answer stands in the prompt and bears no loss."""
+    model = TeamModel.open(Team(brief, (Agent("critic-1"),)), ["critic-1"], Lora(rank=2, alpha=4))
+    renderer = Renderer(model.tokenizer, "the base")
+    turns = {(t["problem"], t["take"], t["turn"]): t for t in rows(whole, "iteration-1/turns")}
+    own = [row for row in rows(whole, "iteration-1/sft-rows") if row["agent"] == "critic-1"]
+    assert own
+    for row in own:
+        turn = turns[row["problem"], row["take"], row["turn"]]
+        ids, mask = batch_of(model, [sft_example(row, renderer)])
+        assert ids[0, mask[0]].tolist() == turn["token_ids"] and ids[0, ~mask[0]].tolist() == turn["prompt_ids"]
+        first = [t["text"] for t in turns.values() if t["problem"] == row["problem"] and t["tag"] == "round-1"]
+        said = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+        assert said and set(said) <= set(first)
+
+
+def test_a_team_that_grows_alike_is_warned_of_and_the_report_says_so(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+
+    def collapse(before: Any, after: Any) -> list[str]:
+        seen.append(len(before["vote"]) == len(after["vote"]) == 3)
+        return ["agents copied each other"]
+
+    monkeypatch.setattr("teamtune.diversity.collapse", collapse)
+    run = trained(brief, tmp_path / "run", "--baselines", "debate")
+    assert seen == [True], "the trained debate against the untrained one, on the same three problems"
+    assert "warning: MAFT, iteration 1: agents copied each other" in capsys.readouterr().err
+    assert rows(run, "collapse/iteration-1") == [{"system": "MAFT, iteration 1", "warning": "agents copied each other"}]
+    assert "agents copied each other" in (run / "report.md").read_text()
 
 
 def test_an_iteration_goes_on_from_the_one_before_or_from_the_base(whole: Path, brief: str, tmp_path: Path) -> None:
