@@ -35,6 +35,7 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
   teamtune show DIR             what a run holds: stages, counts, the comparison
   teamtune report DIR           write report.md and report.html again
+  teamtune doctor               what this machine has, what is missing, and the command that mends it
   teamtune tasks                the tasks, their sizes, and what is on this machine
   teamtune validate-data FILE   check every row of a data file
   teamtune audit-grader FILE    how far graders agree with recorded labels
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "eval": evaluate,
         "show": show,
         "report": report,
+        "doctor": doctor,
         **{name: partial(about_data, name) for name in ("tasks", "validate-data", "audit-grader")},
     }
     # A user's own task or script is looked up from where the command is given, and after everything installed.
@@ -179,6 +181,24 @@ def show(args: list[str]) -> None:
 
     if not asks_for_help("show", args, "what a run holds: stages, counts, the comparison"):
         show_run(folder_argument("show", args))
+
+
+def doctor(args: list[str]) -> None:
+    """Print each finding as it is made; exit code 1 where something is broken."""
+    from rich.text import Text
+
+    from teamtune.cli_options import parsed
+    from teamtune.doctor import Doctor, examine
+
+    cfg = parsed(Doctor, "teamtune doctor", args)
+    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
+    console, broken = Console(soft_wrap=True), 0
+    for one in examine(cfg):
+        broken += one.state == "broken"
+        mend = f" -> {one.mend}" if one.mend else ""
+        console.print(Text(f"{one.state:>8}  ", colours[one.state]), Text(f"{one.what}: {one.told}{mend}"), sep="")
+    if broken:
+        raise SystemExit(1)
 
 
 def about_data(name: str, args: list[str]) -> None:

@@ -1,0 +1,135 @@
+"""What this machine has, what is missing, and the command that mends it: `teamtune doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from teamtune.engines import EngineSpec
+from teamtune.types import TeamtuneError
+
+State = Literal["ok", "missing", "broken"]
+LEAST_DISK, ENOUGH_DISK = 1, 10
+"""GB: too little to work with, and enough for runs of a small model"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look at this machine: versions, devices, disk, and a model that generates and learns."""
+
+    model: str = "house"
+    """house, a folder, or a hub name; it is loaded, asked three questions and trained for a moment"""
+    engine: EngineSpec = EngineSpec()
+    out: Path = Path(".")
+    """where runs will lie"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. missing: not there, and needed by some; broken: nothing works without it."""
+
+    state: State
+    what: str
+    told: str
+    mend: str = ""
+
+
+def examine(cfg: Doctor) -> Iterator[Finding]:
+    """Everything, in order of need."""
+    yield Finding("ok", "system", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from packages()
+    yield from devices()
+    yield disk(cfg.out)
+    yield from model(cfg)
+
+
+def packages() -> Iterator[Finding]:
+    """The packages that Teamtune needs, then those of each extra."""
+    extras: dict[str, list[Requirement]] = {}
+    try:
+        all_of_them = requires("teamtune") or []
+    except PackageNotFoundError:
+        told = "teamtune is not installed as a package, so what it needs cannot be looked up"
+        yield Finding("missing", "packages", told, "pip install -e .")
+        return
+    for text in all_of_them:
+        one = Requirement(text)
+        extra = next((e for e in ("eval", "track", "embed", "vllm") if one.marker and f'"{e}"' in str(one.marker)), "")
+        if extra or one.marker is None:
+            extras.setdefault(extra, []).append(one)
+    for extra, needed in extras.items():
+        lacking = [told for one in needed if (told := lacks(one))]
+        found = ", ".join(f"{one.name} {version(one.name)}" for one in needed if not lacks(one))
+        name = f"extra {extra}" if extra else "packages"
+        if lacking:
+            wanted = f"'teamtune[{extra}]'" if extra else "--upgrade teamtune"
+            yield Finding("missing" if extra else "broken", name, "; ".join(lacking), f"pip install {wanted}")
+        else:
+            yield Finding("ok", name, found)
+
+
+def lacks(one: Requirement) -> str:
+    """What is wrong with a required package; empty where nothing is."""
+    try:
+        found = version(one.name)
+    except PackageNotFoundError:
+        return f"{one.name} is not installed"
+    fits = one.specifier.contains(found, prereleases=True)
+    return "" if fits else f"{one.name} is {found} and {one.specifier} is needed"
+
+
+def devices() -> Iterator[Finding]:
+    """The processor, and the accelerator where there is one."""
+    import torch
+
+    from teamtune.models import device, native_bfloat16
+
+    where = device()
+    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    bf16 = "bfloat16 of its own" if native_bfloat16(torch.device("cpu")) else "no bfloat16 of its own"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0.0
+    yield Finding("ok", "processor", f"{threads}, {memory:.0f} GB of memory, {bf16}")
+    if where.type == "cuda":
+        about = torch.cuda.get_device_properties(where)
+        able = "bfloat16" if native_bfloat16(where) else "no bfloat16"
+        yield Finding("ok", "accelerator", f"{about.name}, {about.total_memory / 2**30:.0f} GB, {able}")
+    elif where.type == "cpu":
+        hint = "a GPU needs a CUDA build of torch" if torch.version.cuda is None else "no GPU is seen"
+        yield Finding("missing", "accelerator", f"none, so small models alone; {hint}")
+    else:
+        yield Finding("ok", "accelerator", where.type)
+
+
+def disk(out: Path) -> Finding:
+    """Free space where runs will lie."""
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    told = f"{free:.0f} GB free at {out}"
+    if free < LEAST_DISK:
+        return Finding("broken", "disk", told, "free some, or give another --out")
+    return Finding("ok" if free >= ENOUGH_DISK else "missing", "disk", told)
+
+
+def model(cfg: Doctor) -> Iterator[Finding]:
+    """The model: there, with a chat template; then it generates, learns, and is answered through its adapter."""
+    from teamtune.models import hub_answers, identity
+    from teamtune.probes import probe_model
+
+    if cfg.model != "house" and not Path(cfg.model).expanduser().exists() and not hub_answers():
+        yield Finding("missing", "hub", "it does not answer; models must be on this machine")
+    try:
+        identity(cfg.model)
+        with tempfile.TemporaryDirectory() as folder:
+            for what, told in probe_model(Path(folder), cfg.model, cfg.engine):
+                yield Finding("ok", what, f"{cfg.model}: {told}")
+    except TeamtuneError as error:
+        yield Finding("broken", "model", str(error))

@@ -1,0 +1,136 @@
+"""Does an engine do what it is asked, with the weights that it is given? Small experiments that find out.
+
+Each probe plays a few asks and returns what it saw in a sentence; it raises TeamtuneError where something is wrong.
+
+    engine = open_engine(EngineSpec(), team)
+    answers(engine, "house", trainer)           # "64 asks in one batch, log-probabilities 0.0002 apart from training's"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from teamtune.engines import EngineSpec, open_engine
+from teamtune.play import Engine
+from teamtune.train.examples import Example
+from teamtune.train.fit import Fit, fit
+from teamtune.train.forward import batch_of
+from teamtune.train.losses import token_logprobs
+from teamtune.train.objective import Sft
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Ask, Completion, Message, Row, Sampling, Team, TeamtuneError
+
+APART = 0.2
+"""mean distance of two log-probabilities of a token, in nats, from which on two models are not the same"""
+QUESTIONS = ("What is 2 + 3?", "Tom has 4 boxes of 6 pens. How many pens has he?", "Say something about the sea.")
+BASE, TRAINED = "base", "trained"
+
+
+def asks_of(seat: str) -> list[Ask]:
+    return [Ask(seat, (Message("user", text),), "probe") for text in QUESTIONS]
+
+
+def generates(engine: Engine, seat: str) -> str:
+    """Answers come, end, are the same for the same seed, and others for another."""
+    asks = asks_of(seat)
+    first, again, other = (engine.generate(asks, [seed] * len(asks)) for seed in (0, 0, 1))
+    if not any(done.text.strip() for done in first):
+        raise TeamtuneError(f"{seat} says nothing to any of {len(asks)} questions; is it an instruct model?")
+    if [done.text for done in first] != [done.text for done in again]:
+        raise TeamtuneError(f"{seat} says something else under the same seed; runs cannot be repeated on this engine")
+    ended = sum(done.finish == "stop" for done in (*first, *other))
+    if not ended:
+        raise TeamtuneError(
+            f"{seat} ended none of {2 * len(asks)} answers by itself; check the stop token of its chat template and "
+            "max_tokens"
+        )
+    return f"{ended} of {2 * len(asks)} answers ended by themselves; one seed, one answer"
+
+
+def agrees(done: Sequence[Completion], model: TeamModel, seat: str, apart: float = APART) -> str:
+    """The engine's log-probabilities of its answers are those of training, where `seat` is an adapter."""
+    gap, tokens = distance(done, model, seat)
+    if gap > apart:
+        raise TeamtuneError(
+            f"log-probabilities of {seat} are {gap:.3f} a token apart between engine and training, over {apart}; the "
+            "engine may hold other weights, or a lower precision"
+        )
+    return f"log-probabilities {gap:.4f} a token apart from training's, over {tokens} tokens"
+
+
+@torch.no_grad()
+def distance(done: Sequence[Completion], model: TeamModel, seat: str) -> tuple[float, int]:
+    """(mean distance of log-probabilities of a token, tokens) between an engine's answers and the model's."""
+    total, tokens = 0.0, 0
+    for one in done:
+        if not one.token_ids or one.logprobs is None or one.prompt_ids is None:
+            continue
+        ids, mask = batch_of(model, [Example(list(one.prompt_ids), list(one.token_ids))])
+        mine = token_logprobs(model(ids, [seat]), ids)[0, mask[0]]
+        told = torch.tensor(one.logprobs, device=mine.device)
+        total, tokens = total + float((mine - told).abs().sum()), tokens + len(told)
+    if not tokens:
+        raise TeamtuneError(f"the engine gives no log-probabilities for {seat}; PPO needs them, SFT and DPO do not")
+    return total / tokens, tokens
+
+
+def learns(folder: Path, model: str, spec: EngineSpec) -> tuple[Team, str]:
+    """A few steps of finetuning, which leave an adapter in `folder`; the team of the base and of what was trained."""
+    seats = tuple(Agent(name, "", Sampling(1.0, max_tokens=48)) for name in (BASE, TRAINED))
+    losses = [
+        float(line[f"{TRAINED}/loss"])
+        for line in fit(
+            folder, taught(), Team(model, seats), [TRAINED], Lora(rank=4, alpha=8), Sft(), Fit(1e-2, 8, batch=3)
+        )
+    ]
+    if not losses[-1] < losses[0]:
+        raise TeamtuneError(f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps, not down")
+    team = Team(model, seats).adopt({TRAINED: str(folder / TRAINED)})
+    return team, f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}"
+
+
+def taught() -> list[Row]:
+    """Rows that teach what no base says."""
+    return [
+        {
+            **{
+                "agent": TRAINED,
+                "problem": f"p{n}",
+                "take": 0,
+                "turn": 0,
+                "completion": "The sea has 7 violins.",
+            },
+            **{"messages": [{"role": "user", "content": text}], "prompt_ids": None, "token_ids": None},
+        }
+        for n, text in enumerate(QUESTIONS)
+    ]
+
+
+def routes(engine: Engine, team: Team) -> str:
+    """A batch that mixes the base and an adapter answers each ask with its own weights.
+
+    The base is asked beside the adapter: there are engines that answer it with the last adapter's weights then.
+    """
+    engine.adopt(team)
+    asks = [ask for pair in zip(asks_of(BASE), asks_of(TRAINED), strict=True) for ask in pair]
+    done = engine.generate(asks, [0] * len(asks))
+    model = TeamModel.open(team, [TRAINED, BASE], Lora(rank=1, alpha=1))
+    base, trained = done[::2], done[1::2]
+    told = [agrees(base, model, BASE), agrees(trained, model, TRAINED)]
+    crossed = distance(trained, model, BASE)[0]
+    if crossed <= APART:
+        raise TeamtuneError(
+            f"answers of an adapter are {crossed:.3f} a token apart from the base's: it is not live in this engine"
+        )
+    return f"base: {told[0]}; adapter beside it: {told[1]}, and {crossed:.2f} from the base's"
+
+
+def probe_model(folder: Path, model: str, spec: EngineSpec) -> list[tuple[str, str]]:
+    """All probes of a model on an engine, (what, what was seen); stops with TeamtuneError at the first that fails."""
+    team, learned = learns(folder, model, spec)
+    engine = open_engine(spec, team)
+    engine.adopt(team)
+    return [("training", learned), ("generation", generates(engine, BASE)), ("adapters", routes(engine, team))]
