@@ -37,7 +37,6 @@ LEVELS = {"stories": "4"}
 """stories one level up, where the untrained discussion leaves something to gain (docs/log.md)"""
 FURTHER = {"arithmetic": ("stories:4",), "stories": ("arithmetic",)}
 SIZES = ("3x3", "2x3", "5x2")
-PARTS = ("scorer", "table", "incentives")
 
 
 @dataclass(frozen=True)

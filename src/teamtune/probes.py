@@ -3,7 +3,7 @@
 Each probe plays a few asks and returns what it saw in a sentence; it raises TeamtuneError where something is wrong.
 
     engine = open_engine(EngineSpec(), team)
-    answers(engine, "house", trainer)           # "64 asks in one batch, log-probabilities 0.0002 apart from training's"
+    generates(engine, "base")           # "5 of 6 answers ended by themselves; one seed, one answer"
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ from teamtune.vote import vote_score
 MOVES = ("kept right", "corrected", "lost", "kept wrong")
 CELLS = ("RWR", "RWW", "WRW", "WRR")
 """(own before, own after, others before), or of influence (others before, others after, own before)"""
+KINDS = (("revision", "", "delta"), ("influence", "influence ", "influence_delta"))
+"""what a cell can be of, and how the names of its shares and of their differences begin"""
 
 
 def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
@@ -104,13 +106,10 @@ def shifts(name: str, rows: Sequence[Row], without: Sequence[Row]) -> list[Row]:
     found = []
     for turn in sorted({row["turn"] for row in rows} - {1}):
         own, other = _by_problem(rows, turn), _by_problem(without, turn)
-        for of, prefix in (("revision", ""), ("influence", "influence ")):
-            cells = {cell: {f"{prefix}{cell}": 1.0} for cell in CELLS}
-            cells["delta_0"] = {f"{prefix}WRW": 1.0, f"{prefix}RWW": -1.0}
-            cells["delta_1"] = {f"{prefix}WRR": 1.0, f"{prefix}RWR": -1.0}
-            for cell, signs in cells.items():
-                worth = lambda shares, signs=signs: sum(sign * shares[key] for key, sign in signs.items())  # noqa: E731
-                pairs = [(worth(own[problem]), worth(other[problem])) for problem in own]
+        for of, prefix, kind in KINDS:
+            names = {cell: f"{prefix}{cell}" for cell in CELLS} | {f"delta_{n}": f"{kind}_{n}" for n in (0, 1)}
+            for cell, name_ in names.items():
+                pairs = [(own[problem][name_], other[problem][name_]) for problem in own]
                 gap = paired_bootstrap([one for one, _ in pairs], [one for _, one in pairs])
                 share, before = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
                 told = {"share": share, "without": before, "diff": gap.diff, "low": gap.low, "high": gap.high}
@@ -118,7 +117,7 @@ def shifts(name: str, rows: Sequence[Row], without: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _by_problem(rows: Sequence[Row], turn: int) -> dict[str, dict[str, float | int | None]]:
+def _by_problem(rows: Sequence[Row], turn: int) -> dict[str, Row]:
     """{problem: shares of its answers' moves at a turn}."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -134,7 +133,7 @@ def shares(rows: Sequence[Row]) -> dict[str, float | int | None]:
     found: dict[str, float | int | None] = {"moves": total}
     part = {name: sum(row[name] for row in rows) / total if total else None for name in names}
     found |= part
-    for prefix, kind in (("", "delta"), ("influence ", "influence_delta")):
+    for _, prefix, kind in KINDS:
         rwr, rww, wrw, wrr = (part[f"{prefix}{cell}"] for cell in CELLS)
         found[f"{kind}_0"] = None if wrw is None or rww is None else wrw - rww
         found[f"{kind}_1"] = None if wrr is None or rwr is None else wrr - rwr

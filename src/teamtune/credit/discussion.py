@@ -38,6 +38,7 @@ own before)."""
 Incentive = tuple[float, str]
 """A sign, and the coefficient that it goes with."""
 
+INCENTIVES = ("alpha_0", "alpha_1", "beta_0", "beta_1")
 R, W = True, False
 PAPER: tuple[Mapping[Cell, Incentive], Mapping[Cell, Incentive]] = (
     {(R, W, R): (-1, "alpha_1"), (R, W, W): (-1, "alpha_0"), (W, R, W): (1, "alpha_0"), (W, R, R): (1, "alpha_1")},
@@ -70,7 +71,7 @@ class Incentives:
     @property
     def paid(self) -> bool:
         """Whether anything is."""
-        return any((self.alpha_0, self.alpha_1, self.beta_0, self.beta_1))
+        return any(getattr(self, name) for name in INCENTIVES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +185,8 @@ def discussion_rewards(
         table = np.array([[scores[place_of(turn)] for turn in one] for one in rounds], dtype=float)
         faults = [[fault(turn, graded[place_of(turn)]["parsed"], options.gate) for turn in one] for one in rounds]
         bad = np.array([[bool(cause) for cause in one] for one in faults])
-        if options.right_by == "grader":
-            right = np.array([[graded[place_of(turn)]["score"] == 1 for turn in one] for one in rounds])
-        else:
-            right = (table > 0.5) & ~bad
+        correct = np.array([[graded[place_of(turn)]["score"] == 1 for turn in one] for one in rounds])
+        right = correct if options.right_by == "grader" else (table > 0.5) & ~bad
         whole = options.scope == "propagate"
         base = base_rewards(np.where(bad & whole, options.penalty, table), options.rule, options.gamma)
         base = base if whole else np.where(bad, options.penalty, base)
@@ -199,10 +198,10 @@ def discussion_rewards(
                 counts.update([f"{turn['agent']}: incentive {paid[t, place]:+g}"] if paid[t, place] else [])
                 named = {name: turn[name] for name in ("problem", "take", "turn", "agent", "tag")}
                 named |= {"place": place, "number": t + 1, "score": float(table[t, place])}
-                told = {"right": bool(right[t, place]), "graded": graded[place_of(turn)]["score"] == 1}
-                told |= {"penalty": cause, "base": float(base[t, place])}
-                incentive = float(paid[t, place])
+                told = {"right": bool(right[t, place]), "graded": bool(correct[t, place])}
+                incentive, worth = float(paid[t, place]), float(base[t, place])
+                told |= {"penalty": cause, "base": worth}
                 rows[place_of(turn)] = {
-                    **named, **told, "incentive": incentive, "reward": told["base"] + incentive
+                    **named, **told, "incentive": incentive, "reward": worth + incentive
                 }  # fmt: skip
     return Counted([rows[place_of(turn)] for turn in turns if place_of(turn) in rows], counts)

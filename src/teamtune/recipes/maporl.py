@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from teamtune.models import check_targets, identity
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
-from teamtune.recipes.maporl_rivals import entrant, incentives, rivals
+from teamtune.recipes.maporl_rivals import PAID, entrant, rivals
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
 from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
 from teamtune.recipes.scorer_source import check_unseen, questions_before, scorer_folder
@@ -30,7 +30,8 @@ SCORED_ANSWERS = 4
 
 def main(cfg: Maporl, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
-    first, train, test = parted(cfg.task, problems_before(cfg))
+    before = problems_before(cfg)
+    first, train, test = parted(cfg.task, before)
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
     if cfg.engine.kind != "transformers":
         raise TeamtuneError(f"engine is {cfg.engine.kind}; MAPoRL samples with the model that it trains: transformers")
@@ -38,7 +39,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
         check_targets(model, cfg.lora.targets)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
     if given and not cfg.task.allow_leaks:
-        own = test.task.load("train")[problems_before(cfg) :]
+        own = test.task.load("train")[before:]
         check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))
     base = identified(untrained_team(cfg, given))
     with Run(cfg.out, cfg, command, cfg.track) as run:
@@ -61,7 +62,8 @@ def main(cfg: Maporl, command: str = "") -> Run:
         arena.compare(entrants, test)
         after_every_turn(arena, entrants, test)
         if "incentives" in cfg.baselines:
-            run.stage("shifts", shift_rows, discussed(arena, [whole(lab, done, 0), *incentives(lab)], test))
+            paid = [one for one in entrants if one.place.startswith(PAID)]
+            run.stage("shifts", shift_rows, discussed(arena, [entrants[-1], *paid], test))
         return run
 
 

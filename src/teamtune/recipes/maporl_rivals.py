@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from teamtune.credit.discussion import Incentives, Rewards, scores_in
+from teamtune.credit.discussion import INCENTIVES, Incentives, Rewards, scores_in
 from teamtune.credit.penalty import OFF
 from teamtune.curate.discussions import best_discussions
 from teamtune.protocols.discussion import by_policy, opens
@@ -32,7 +32,8 @@ from teamtune.train.objective import Sft
 from teamtune.train.policies import Ppo
 from teamtune.types import Row
 
-INCENTIVES = ("alpha_0", "alpha_1", "beta_0", "beta_1")
+PAID = "incentive-"
+"""how the places of teams that are paid an incentive begin"""
 entrant = partial(Entrant, debates=True)
 
 
@@ -87,7 +88,7 @@ def incentives(lab: Lab) -> Iterator[Entrant]:
         done = trained(variant)
         protocol = cfg.talk(cfg.speakers_of(cfg.sizes[0]))
         told = f"MAPoRL with {name} {cfg.incentive:g}"
-        yield entrant(told, f"incentive-{name}", done.team, protocol, done.tokens, transfers=False)
+        yield entrant(told, f"{PAID}{name}", done.team, protocol, done.tokens, transfers=False)
 
 
 def frozen_partners(lab: Lab) -> Iterator[Entrant]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from teamtune.credit.discussion import INCENTIVES
 from teamtune.credit.tree import hoeffding
 from teamtune.models import model_path
 from teamtune.recipes.baselines import Baselines
@@ -18,7 +19,6 @@ from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl import SCORED_ANSWERS, makes_scorer, problems_before
 from teamtune.recipes.maporl_evaluation import MaporlEvaluation
 from teamtune.recipes.maporl_evaluation import defaults as defaults_of
-from teamtune.recipes.maporl_rivals import INCENTIVES
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
 from teamtune.recipes.stored import stored_options

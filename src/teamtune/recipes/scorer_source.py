@@ -14,7 +14,7 @@ from teamtune.recipes.stored import stored_kind, stored_options
 from teamtune.scorer import check_scorer
 from teamtune.store import read_table
 from teamtune.tasks import TaskSpec, problems_in
-from teamtune.tasks.find import plain
+from teamtune.tasks.find import seen_in
 from teamtune.types import SCORER, Problem, TeamtuneError
 
 PROBLEMS = ("problems/first", "problems/train")
@@ -61,9 +61,8 @@ def questions_before(told: str, task: TaskSpec) -> int:
 def check_unseen(told: str, **splits: Sequence[Problem]) -> None:
     """Raises TeamtuneError where a scorer was trained on problems that a team is to be trained or tested on."""
     before = trained_on(told)
-    ids, questions = {problem.id for problem in before}, {plain(problem.question) for problem in before}
     for split, problems in splits.items():
-        both = [one for one in problems if one.id in ids or plain(one.question) in questions]
+        both = seen_in(before, problems)
         if both:
             raise TeamtuneError(
                 f"{len(both)} of {len(problems)} {split} problems were the scorer's, {both[0].id!r} among them; give "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from teamtune.evaluate import Estimate
 from teamtune.reporting import svg
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
-from teamtune.transitions import CELLS, MOVES
+from teamtune.transitions import CELLS, KINDS, MOVES
 from teamtune.types import Row
 
 
@@ -49,7 +49,7 @@ def moves(rows: Sequence[Row]) -> Row:
         name = [row["system"], str(row["turn"])]
         net = (row["corrected"] or 0) - (row["lost"] or 0)
         moved.append([*name, *(_percent(row[kind]) for kind in MOVES), points(net), str(row["moves"])])
-        for kind, prefix, delta in (("revision", "", "delta"), ("influence", "influence ", "influence_delta")):
+        for kind, prefix, delta in KINDS:
             shown = [_percent(row[f"{prefix}{cell}"]) for cell in CELLS]
             cells.append([*name, kind, *shown, *(_points(row[f"{delta}_{n}"]) for n in (0, 1))])
     if not moved:

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from teamtune.credit.discussion import INCENTIVES
 from teamtune.types import Row, TeamtuneError
 
 MARKS = ("DONE.json", "OPEN.json", "log.jsonl")
@@ -106,7 +107,7 @@ def _maporl(config: Row) -> list[str]:
     training = [f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit")] if made else []
     measured = ["problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"] if made else []
     trained = [f"{name}/ppo" for name in ("single-agent", "frozen-partners", "no-scorer") if name in chosen]
-    paid = ("alpha_0", "alpha_1", "beta_0", "beta_1") if "incentives" in chosen else ()
+    paid = INCENTIVES if "incentives" in chosen else ()
     trained += [f"incentives/{name}/ppo" for name in paid]
     trained += [f"sft/{name}" for name in ("turns", "grades", "rows", "sft")] if "sft" in chosen else []
     places = {"off-the-shelf": ["base"], "single-agent": ["single-agent-alone", "single-agent"]}

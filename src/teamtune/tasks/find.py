@@ -60,8 +60,7 @@ def check_apart(train: Sequence[Problem], test: Sequence[Problem], allow: bool =
 
     Raises TeamtuneError if there are any, unless `allow`.
     """
-    ids, questions = {p.id for p in train}, {plain(p.question) for p in train}
-    both = [p for p in test if p.id in ids or plain(p.question) in questions]
+    both = seen_in(train, test)
     if both and not allow:
         same = f"problem {both[0].id!r}, {both[0].question[:80]!r}"
         raise TeamtuneError(
@@ -69,6 +68,12 @@ def check_apart(train: Sequence[Problem], test: Sequence[Problem], allow: bool =
             "split them apart, or allow it with --allow-leaks"
         )
     return len(both)
+
+
+def seen_in(before: Sequence[Problem], problems: Sequence[Problem]) -> list[Problem]:
+    """Which of the problems have the id or the question of one before."""
+    ids, questions = {p.id for p in before}, {plain(p.question) for p in before}
+    return [p for p in problems if p.id in ids or plain(p.question) in questions]
 
 
 def plain(question: str) -> str:

@@ -33,7 +33,7 @@ from teamtune.rollout import episode_rows
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
 from teamtune.train.policies import Clock, Learner, Ppo
-from teamtune.train.samples import finite_mean
+from teamtune.train.samples import finite_mean, where
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.train.update import compared, improved
 from teamtune.train.view import update_table
@@ -129,7 +129,7 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
         groups[row["place"], row["number"]].append(row)
     line: Metrics = {}
     for (place, number), own in sorted(groups.items()):
-        name = f"agent-{place + 1}-turn-{number}"
+        name = where(place, number)
         for column in ("reward", "base", "incentive", "score"):
             line[f"{name}/{column}"] = finite_mean([row[column] for row in own])
         line[f"{name}/accuracy"] = finite_mean([float(row["graded"]) for row in own])

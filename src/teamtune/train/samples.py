@@ -111,6 +111,11 @@ def worth(
     return found
 
 
+def where(place: int, number: int) -> str:
+    """An agent at a turn, as metrics name it."""
+    return f"agent-{place + 1}-turn-{number}"
+
+
 def value_of(policy: str) -> str:
     """The agent that holds a policy's values."""
     return f"{policy}-value"
@@ -152,8 +157,7 @@ def learned(answers: Sequence[Answer], looks: Mapping[tuple[str, int], Look], ho
     mask = _mask([len(one.logprobs) for one in here])
     if how.relative:
         # The KL is no part of what answers are compared by: in a group of equal rewards it would be all that counts.
-        zero = [replace(one, reward=0.0) for one in answers]
-        ahead = token_rewards(zero, here, mask, how.kl)[:, ::-1].cumsum(1)[:, ::-1]
+        ahead = kl_costs(here, mask, how.kl)[:, ::-1].cumsum(1)[:, ::-1]
         advantages, returns = np.where(mask, np.array([one.better for one in answers])[:, None] + ahead, 0.0), None
     else:
         rewards = token_rewards(answers, here, mask, how.kl)
@@ -178,11 +182,17 @@ def token_rewards(
     answers: Sequence[Answer], looks: Sequence[Look], mask: Bool[np.ndarray, "rows length"], kl: float
 ) -> Float[np.ndarray, "rows length"]:
     """Of every token -kl (log pi - log base), and the answer's reward on its last one (specification 3.5)."""
-    apart = _table([[p - q for p, q in zip(one.logprobs, one.reference, strict=True)] for one in looks], mask)
-    rewards = -kl * apart
+    rewards = kl_costs(looks, mask, kl)
     for row, one in enumerate(answers):
         rewards[row, int(mask[row].sum()) - 1] += one.reward
     return rewards
+
+
+def kl_costs(
+    looks: Sequence[Look], mask: Bool[np.ndarray, "rows length"], kl: float
+) -> Float[np.ndarray, "rows length"]:
+    """Of every token -kl (log pi - log base)."""
+    return -kl * _table([[p - q for p, q in zip(one.logprobs, one.reference, strict=True)] for one in looks], mask)
 
 
 def _mask(lengths: Sequence[int]) -> Bool[np.ndarray, "rows length"]:

@@ -12,7 +12,7 @@ from teamtune.train.examples import Example, Valued
 from teamtune.train.fit import Metrics, autocast, backward, finite, first_epoch, schedule, update
 from teamtune.train.objective import CLIPS, TOKENS, Item, Policy
 from teamtune.train.policies import Clock, Learner, Ppo
-from teamtune.train.samples import Answer, Look, finite_mean, learned, looked, value_of, worth
+from teamtune.train.samples import Answer, Look, finite_mean, learned, looked, value_of, where, worth
 from teamtune.types import Message, Row, Team, TeamtuneError, place_of
 from teamtune.vote import lot
 
@@ -109,8 +109,8 @@ def stepped(
             if ppo.target_kl and told_.get("kl", 0.0) > ppo.target_kl:
                 moved.add(agent)
     line: Metrics = {n: finite_mean(numbers) for n, numbers in sums.items() if not n.startswith((CLIPS, TOKENS))}
-    for where in (name.removeprefix(TOKENS) for name in sums if name.startswith(TOKENS)):
-        line[f"{where}/clipped"] = sum(sums[CLIPS + where]) / sum(sums[TOKENS + where])
+    for here in (name.removeprefix(TOKENS) for name in sums if name.startswith(TOKENS)):
+        line[f"{here}/clipped"] = sum(sums[CLIPS + here]) / sum(sums[TOKENS + here])
     return line | {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
 
 
@@ -132,8 +132,8 @@ def answers_of(
         whole = Example(list(turn["prompt_ids"]), list(turn["token_ids"]))
         asked = whole if ppo.value_input == "full" else Example(opening(turn, renderer), whole.answer)
         own = found.setdefault(policy, [])
-        heat, where = team[policy].sampling.temperature, f"agent-{reward['place'] + 1}-turn-{reward['number']}"
-        earned = (reward["reward"], where, reward.get("better", 0.0))
+        heat = team[policy].sampling.temperature
+        earned = (reward["reward"], where(reward["place"], reward["number"]), reward.get("better", 0.0))
         own.append(Answer(policy, len(own), whole, asked, list(turn["logprobs"]), heat, *earned))
     return found
 
@@ -185,7 +185,7 @@ def seen_where(
     for one in answers:
         groups[one.where].append(one)
     line: dict[str, float] = {}
-    for where, own in groups.items():
+    for here, own in groups.items():
         found = {name: value for name, value in seen(own, looks).items() if name in ("base_kl", "entropy")}
         missed = [
             (value - meant) ** 2
@@ -194,5 +194,5 @@ def seen_where(
             for value, meant in zip(one.values, one.returns, strict=True)
         ]
         found |= {"value_error": finite_mean(missed)} if missed else {}
-        line |= {f"{where}/{name}": value for name, value in found.items()}
+        line |= {f"{here}/{name}": value for name, value in found.items()}
     return line
