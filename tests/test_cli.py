@@ -176,7 +176,7 @@ def test_an_adapter_that_is_missing(capsys: pytest.CaptureFixture[str], tiny: st
     run = trained_run(tmp_path, {"model": tiny})
     (run / "dpo" / "verifier" / "adapter_model.safetensors").unlink()
     arguments = ["--run", str(run), "--out", str(tmp_path / "eval"), "--task", "tests.easy_task", "--test", "2"]
-    said = sentence(capsys, "eval", *arguments, "--engine.kind", "transformers")
+    said = sentence(capsys, "eval", *arguments, "--engine.kind", "transformers", "--engine.script", "")
     assert f"adapter '{run}/dpo/verifier' has no adapter_model.safetensors" in said
 
 

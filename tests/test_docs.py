@@ -245,6 +245,7 @@ class InOrder:
         self.texts = iter(texts)
 
     def adopt(self, team: Team) -> None: ...
+    def close(self) -> None: ...
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         return [Completion(next(self.texts)) for _ in asks]

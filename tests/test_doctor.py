@@ -36,6 +36,9 @@ class Crossed:
     def adopt(self, team: Team) -> None:
         self.engine.adopt(team)
 
+    def close(self) -> None:
+        self.engine.close()
+
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         mixed = len({ask.agent for ask in asks}) > 1
         turned = [Ask(self.seats.get(a.agent, a.agent), a.messages, a.tag, a.parents) if mixed else a for a in asks]
@@ -74,6 +77,9 @@ class Said:
         self.finish, self.text, self.calls = finish, text, 0
 
     def adopt(self, team: Team) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:

@@ -6,7 +6,7 @@ import math
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,18 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import base_of, plain_logprobs, plain_model, random_adapter, tokenizer_of
-from teamtune.engines.decode import Decoder, Request
+from teamtune.engines.decode import Decoder
+from teamtune.engines.render import Request
 from teamtune.engines.sampling import RowSampling, choose, filtered, uniforms
 from teamtune.engines.scripted import Scripted
+from teamtune.engines.spec import Vllm
 from teamtune.engines.transformers import TransformersEngine, batched
 from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team, TeamtuneError
 
 SAMPLED = Sampling(max_tokens=24)
 GREEDY = Sampling(temperature=0.0, max_tokens=24)
 Make = Callable[[Sampling], Any]
+Open = Callable[..., Any]
 
 
 def ask(text: str, agent: str = "base", system: str = "") -> Ask:
@@ -45,19 +48,48 @@ def embedded(path: str, team: Team | None = None, rows: int = 256) -> Transforme
     return engine
 
 
-@pytest.fixture(params=["scripted", "transformers"])
-def make(request: pytest.FixtureRequest, brief: str) -> Make:
-    """A function that opens the engine for a team of one untrained seat with these sampling options."""
+def opened_vllm(path: str, team: Team | None, rows: int = 256) -> Any:
+    pytest.importorskip("vllm", reason="vLLM is not installed here; make test-vllm runs these in its own environment")
+    from teamtune.engines.vllm import VllmEngine
 
-    def scripted(sampling: Sampling) -> Scripted:
-        engine = Scripted(lambda asked, seed: f"{asked.messages[-1].content} -> {seed}")
-        engine.adopt(Team(brief, (Agent("base", sampling=sampling),)))
+    engine = VllmEngine(path, Vllm(cache_gb=0.1), rows)
+    if team is not None:
+        engine.adopt(team)
+    return engine
+
+
+@pytest.fixture(params=["transformers", "vllm"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """A function that opens a real engine for a team, or for none yet; all are closed after the test."""
+    engines: list[Any] = []
+
+    def opens(path: str, team: Team | None = None, rows: int = 256) -> Any:
+        engines.append((opened_vllm if request.param == "vllm" else embedded)(path, team, rows))
+        return engines[-1]
+
+    yield opens
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(params=["scripted", "transformers", "vllm"])
+def make(request: pytest.FixtureRequest, brief: str) -> Iterator[Make]:
+    """A function that opens the engine for a team of one untrained seat with these sampling options."""
+    engines: list[Any] = []
+
+    def made(sampling: Sampling) -> Any:
+        team = Team(brief, (Agent("base", sampling=sampling),))
+        if request.param == "scripted":
+            engine: Any = Scripted(lambda asked, seed: f"{asked.messages[-1].content} -> {seed}")
+            engine.adopt(team)
+        else:
+            engine = (opened_vllm if request.param == "vllm" else embedded)(brief, team)
+        engines.append(engine)
         return engine
 
-    def transformers(sampling: Sampling) -> TransformersEngine:
-        return embedded(brief, Team(brief, (Agent("base", sampling=sampling),)))
-
-    return scripted if request.param == "scripted" else transformers
+    yield made
+    for engine in engines:
+        engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +132,7 @@ def test_a_seed_names_its_answer(make: Make) -> None:
     first = engine.generate(asks, seeds)
     assert engine.generate(asks, seeds) == first, "the engine keeps no state between calls"
     assert again.generate(asks, seeds) == first, "another engine of the same kind answers the same"
-    assert len(set(texts(first))) == 16, "sixteen seeds give sixteen answers"
+    assert len(set(texts(first))) > 12, "other seeds give other answers; two that end at once may be alike"
     assert len(set(texts(engine.generate(asks, [5] * 16)))) == 1, "one seed gives one answer"
 
 
@@ -144,11 +176,11 @@ def test_polled_answers_are_those_of_generate(make: Make) -> None:
 
 @pytest.mark.parametrize("rows", [1, 3, 256])
 @pytest.mark.parametrize("sampling", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
-def test_the_size_of_a_batch_changes_nothing(brief: str, rows: int, sampling: Sampling) -> None:
+def test_the_size_of_a_batch_changes_nothing(opened: Open, brief: str, rows: int, sampling: Sampling) -> None:
     team = Team(brief, (Agent("base", sampling=sampling),))
     asks, seeds = asks_of(11), list(range(11))
-    alone = [embedded(brief, team).generate([one], [seed])[0] for one, seed in zip(asks, seeds, strict=True)]
-    together = embedded(brief, team, rows).generate(asks, seeds)
+    alone = [opened(brief, team).generate([one], [seed])[0] for one, seed in zip(asks, seeds, strict=True)]
+    together = opened(brief, team, rows).generate(asks, seeds)
     assert [done.token_ids for done in together] == [done.token_ids for done in alone]
     for one, other in zip(together, alone, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -233,9 +265,9 @@ def test_rows_that_have_ended_leave_the_batch(brief: str, monkeypatch: pytest.Mo
 # The embedded engine: what is asked and what comes back
 
 
-def test_ids_and_text_are_those_of_the_tokenizer(brief: str) -> None:
+def test_ids_and_text_are_those_of_the_tokenizer(opened: Open, brief: str) -> None:
     tokenizer = tokenizer_of(brief)
-    engine = embedded(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
+    engine = opened(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
     asks = [ask("1 + 1?", system="You add."), *asks_of(5)]
     for one, done in zip(asks, engine.generate(asks, list(range(6))), strict=True):
         chat = [{"role": m.role, "content": m.content} for m in one.messages]
@@ -246,9 +278,9 @@ def test_ids_and_text_are_those_of_the_tokenizer(brief: str) -> None:
         assert done.text == tokenizer.decode(shown, skip_special_tokens=True)
 
 
-def test_stop_and_length_are_told_apart(brief: str) -> None:
+def test_stop_and_length_are_told_apart(opened: Open, brief: str) -> None:
     sampling = Sampling(max_tokens=8)
-    engine = embedded(brief, Team(brief, (Agent("base", sampling=sampling),)))
+    engine = opened(brief, Team(brief, (Agent("base", sampling=sampling),)))
     stops = {1, *range(230, 260)}
     done = engine.generate([ask("7 * 8?")] * 80, list(range(80)))
     finishes = Counter(one.finish for one in done)
@@ -264,11 +296,11 @@ def test_stop_and_length_are_told_apart(brief: str) -> None:
     assert any(one.finish == "stop" and len(ids_of(one)) == 8 for one in done), "a stop at the limit is a stop"
 
 
-def test_each_agent_has_its_own_limit_in_one_batch(brief: str) -> None:
+def test_each_agent_has_its_own_limit_in_one_batch(opened: Open, brief: str) -> None:
     limits = {"short": 1, "middle": 6, "long": 40}
     seats = tuple(Agent(name, sampling=Sampling(max_tokens=limit)) for name, limit in limits.items())
     asks = [ask("7 * 8?", name) for name in limits for _ in range(20)]
-    done = embedded(brief, Team(brief, seats)).generate(asks, list(range(60)))
+    done = opened(brief, Team(brief, seats)).generate(asks, list(range(60)))
     longest: Counter[str] = Counter()
     for one, got in zip(asks, done, strict=True):
         size = len(ids_of(got))
@@ -277,7 +309,7 @@ def test_each_agent_has_its_own_limit_in_one_batch(brief: str) -> None:
     assert longest["short"] == 1 and longest["middle"] == 6 and longest["long"] > 6
     # the same seeds under a longer limit only go on where the shorter one cut off
     for seat in ("short", "middle"):
-        long = embedded(brief, Team(brief, seats)).generate(
+        long = opened(brief, Team(brief, seats)).generate(
             [replace(one, agent="long") for one in asks if one.agent == seat],
             [seed for seed, one in enumerate(asks) if one.agent == seat],
         )
@@ -285,7 +317,7 @@ def test_each_agent_has_its_own_limit_in_one_batch(brief: str) -> None:
             assert ids_of(whole)[: len(ids_of(got))] == ids_of(got)
 
 
-def test_agents_of_one_batch_sample_by_their_own_options(brief: str) -> None:
+def test_agents_of_one_batch_sample_by_their_own_options(opened: Open, brief: str) -> None:
     options = {
         "greedy": GREEDY,
         "hot": replace(SAMPLED, temperature=1.7),
@@ -295,8 +327,8 @@ def test_agents_of_one_batch_sample_by_their_own_options(brief: str) -> None:
     team = Team(brief, tuple(Agent(name, sampling=sampling) for name, sampling in options.items()))
     asks = [ask("5 + 5?", name) for name in options for _ in range(4)]
     seeds = list(range(16))
-    together = embedded(brief, team).generate(asks, seeds)
-    alone = [embedded(brief, team).generate([one], [seed])[0] for one, seed in zip(asks, seeds, strict=True)]
+    together = opened(brief, team).generate(asks, seeds)
+    alone = [opened(brief, team).generate([one], [seed])[0] for one, seed in zip(asks, seeds, strict=True)]
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
     kinds = [len(set(texts(together[at : at + 4]))) for at in (0, 4, 8, 12)]
     assert kinds[0] == kinds[2] == 1 and kinds[1] == 4 and kinds[3] > 1
@@ -304,12 +336,14 @@ def test_agents_of_one_batch_sample_by_their_own_options(brief: str) -> None:
 
 
 @pytest.mark.parametrize("adapter", [None, 0])
-def test_greedy_is_the_greedy_of_transformers(brief: str, tiny: str, adapters: list[str], adapter: int | None) -> None:
+def test_greedy_is_the_greedy_of_transformers(
+    opened: Open, brief: str, tiny: str, adapters: list[str], adapter: int | None
+) -> None:
     """Batched with padding, over more positions than the cache begins with, against one sequence at a time."""
     where = None if adapter is None else adapters[adapter]
     for path, limit in ((brief, 40), (tiny, 150)):
         sampling = Sampling(temperature=0.0, max_tokens=limit)
-        engine = embedded(path, Team(path, (Agent("base", sampling=sampling, adapter=where),)))
+        engine = opened(path, Team(path, (Agent("base", sampling=sampling, adapter=where),)))
         model = plain_model(path, where)
         lengths = []
         for done in engine.generate(asks_of(6), [0] * 6):
@@ -326,12 +360,12 @@ def test_greedy_is_the_greedy_of_transformers(brief: str, tiny: str, adapters: l
         assert path == brief or max(lengths) > 64 + 2, "the cache had to grow"
 
 
-def test_logprobs_are_those_of_a_plain_forward_pass(brief: str, adapters: list[str]) -> None:
+def test_logprobs_are_those_of_a_plain_forward_pass(opened: Open, brief: str, adapters: list[str]) -> None:
     """At temperature 1 and unfiltered, whatever the sampling was, for every seat of a mixed batch."""
     for sampling in (SAMPLED, GREEDY, Sampling(temperature=1.6, top_p=0.7, top_k=20, max_tokens=30)):
         team = team_of(brief, adapters, sampling)
         asks = asks_of(15, team.names)
-        done = embedded(brief, team).generate(asks, list(range(15)))
+        done = opened(brief, team).generate(asks, list(range(15)))
         for seat in team.agents:
             model = plain_model(brief, seat.adapter)
             for one, got in zip(asks, done, strict=True):
@@ -346,32 +380,32 @@ def test_logprobs_are_those_of_a_plain_forward_pass(brief: str, adapters: list[s
 
 @pytest.mark.parametrize("sampling", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
 def test_every_adapter_is_live_and_none_answers_for_another(
-    brief: str, adapters: list[str], sampling: Sampling
+    opened: Open, brief: str, adapters: list[str], sampling: Sampling
 ) -> None:
     """One mixed batch with untrained seats equals engines that hold one adapter, or none, asked one at a time."""
     team = team_of(brief, adapters, sampling)
     asks = [ask(f"{i} + 2 * {i}?", seat) for i in range(5) for seat in team.names]
     seeds = list(range(len(asks)))
-    together = embedded(brief, team).generate(asks, seeds)
+    together = opened(brief, team).generate(asks, seeds)
     for seat in team.agents:
-        engine = embedded(brief, Team(brief, (seat,)))
+        engine = opened(brief, Team(brief, (seat,)))
         for one, seed, got in zip(asks, seeds, together, strict=True):
             if one.agent == seat.name:
                 assert engine.generate([one], [seed])[0].token_ids == got.token_ids, seat.name
     same = [ask("4 + 4?", seat) for seat in team.names]
-    answers = dict(zip(team.names, texts(embedded(brief, team).generate(same, [3] * 5)), strict=True))
+    answers = dict(zip(team.names, texts(opened(brief, team).generate(same, [3] * 5)), strict=True))
     assert answers["base"] == answers["other"]
     assert len({answers[name] for name in ("base", "a0", "a1", "a2")}) == 4, "every adapter differs from the base"
 
 
-def test_batches_of_one_adapter_and_mixed_ones_may_alternate(brief: str, adapters: list[str]) -> None:
+def test_batches_of_one_adapter_and_mixed_ones_may_alternate(opened: Open, brief: str, adapters: list[str]) -> None:
     """The plain path sets PEFT's active adapter; no later batch may be answered by what it left behind."""
     team = team_of(brief, adapters, GREEDY)
     alone = {
-        seat.name: embedded(brief, Team(brief, (seat,))).generate([ask("9 - 4?", seat.name)], [0])[0].token_ids
+        seat.name: opened(brief, Team(brief, (seat,))).generate([ask("9 - 4?", seat.name)], [0])[0].token_ids
         for seat in team.agents
     }
-    engine = embedded(brief, team)
+    engine = opened(brief, team)
     for names in (
         ["a1"],
         ["base"],
@@ -386,32 +420,32 @@ def test_batches_of_one_adapter_and_mixed_ones_may_alternate(brief: str, adapter
         assert [one.token_ids for one in got] == [alone[name] for name in names], names
 
 
-def test_a_full_batch_of_one_adapter_equals_a_mixed_one(brief: str, adapters: list[str]) -> None:
+def test_a_full_batch_of_one_adapter_equals_a_mixed_one(opened: Open, brief: str, adapters: list[str]) -> None:
     team = team_of(brief, adapters, SAMPLED)
     asks = [ask(f"{i}?", "a0") for i in range(12)] + [ask(f"{i}?", "base") for i in range(2)]
     seeds = list(range(14))
     # rows=8: a0 fills batches of its own and the two base rows come alone; rows=256: all in one mixed batch
-    small, large = (embedded(brief, team, rows).generate(asks, seeds) for rows in (8, 256))
+    small, large = (opened(brief, team, rows).generate(asks, seeds) for rows in (8, 256))
     assert [one.token_ids for one in small] == [one.token_ids for one in large]
 
 
-def test_a_new_path_never_answers_with_old_weights(brief: str, adapters: list[str]) -> None:
-    def answer(engine: TransformersEngine, where: str | None) -> list[str]:
+def test_a_new_path_never_answers_with_old_weights(opened: Open, brief: str, adapters: list[str]) -> None:
+    def answer(engine: Any, where: str | None) -> list[str]:
         engine.adopt(Team(brief, (Agent("seat", sampling=GREEDY, adapter=where),)))
         return texts(engine.generate([ask(f"{i} * 3?", "seat") for i in range(3)], [0] * 3))
 
-    fresh = {where: answer(embedded(brief), where) for where in (None, *adapters)}
+    fresh = {where: answer(opened(brief), where) for where in (None, *adapters)}
     assert len({tuple(texts) for texts in fresh.values()}) == 4
-    engine = embedded(brief)
+    engine = opened(brief)
     for where in (adapters[0], adapters[1], None, adapters[1], adapters[2], adapters[0], None):
         assert answer(engine, where) == fresh[where], where
 
 
-def test_an_adapter_is_read_once(brief: str, tmp_path: Path) -> None:
+def test_an_adapter_is_read_once(opened: Open, brief: str, tmp_path: Path) -> None:
     """A path is immutable, so what was loaded from it stays; and a team without it does not lose it."""
     where = random_adapter(brief, tmp_path / "once", 5)
     team = Team(brief, (Agent("seat", sampling=GREEDY, adapter=where),))
-    engine = embedded(brief, team)
+    engine = opened(brief, team)
     first = engine.generate([ask("2 + 2?", "seat")], [0])
     shutil.rmtree(where)
     engine.adopt(Team(brief, (Agent("seat", sampling=GREEDY),)))
@@ -420,36 +454,36 @@ def test_an_adapter_is_read_once(brief: str, tmp_path: Path) -> None:
     assert engine.generate([ask("2 + 2?", "seat")], [0]) == first
 
 
-def test_two_seats_may_share_one_adapter(brief: str, adapters: list[str]) -> None:
+def test_two_seats_may_share_one_adapter(opened: Open, brief: str, adapters: list[str]) -> None:
     seats = (
         Agent("one", sampling=GREEDY, adapter=adapters[0]),
         Agent("two", sampling=GREEDY, adapter=adapters[0]),
     )
-    one, two = embedded(brief, Team(brief, seats)).generate([ask("6?", "one"), ask("6?", "two")], [0, 0])
+    one, two = opened(brief, Team(brief, seats)).generate([ask("6?", "one"), ask("6?", "two")], [0, 0])
     assert one == two
 
 
 # The embedded engine: errors
 
 
-def test_a_missing_adapter_is_named(brief: str, tmp_path: Path) -> None:
+def test_a_missing_adapter_is_named(opened: Open, brief: str, tmp_path: Path) -> None:
     with pytest.raises(TeamtuneError, match=r"no adapter in .*gone.*adapter_config\.json is missing"):
-        embedded(brief, Team(brief, (Agent("seat", adapter=str(tmp_path / "gone")),)))
+        opened(brief, Team(brief, (Agent("seat", adapter=str(tmp_path / "gone")),)))
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "adapter_config.json").write_text("{}")
     with pytest.raises(TeamtuneError, match=r"half.*no adapter_model\.safetensors"):
-        embedded(brief, Team(brief, (Agent("seat", adapter=str(tmp_path / "half")),)))
+        opened(brief, Team(brief, (Agent("seat", adapter=str(tmp_path / "half")),)))
 
 
-def test_an_adapter_of_another_model_is_an_error_that_names_it(brief: str, tmp_path: Path) -> None:
+def test_an_adapter_of_another_model_is_an_error_that_names_it(opened: Open, brief: str, tmp_path: Path) -> None:
     LlamaForCausalLM(LlamaConfig.from_pretrained(brief, hidden_size=64)).save_pretrained(tmp_path / "other")
     where = random_adapter(str(tmp_path / "other"), tmp_path / "misfit", 0)
     with pytest.raises(TeamtuneError, match="misfit"):
-        embedded(brief, Team(brief, (Agent("seat", adapter=where),)))
+        opened(brief, Team(brief, (Agent("seat", adapter=where),)))
 
 
-def test_a_prompt_longer_than_the_context_overflows_and_one_that_just_fits_does_not(brief: str) -> None:
-    engine = embedded(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
+def test_a_prompt_longer_than_the_context_overflows_and_one_that_just_fits_does_not(opened: Open, brief: str) -> None:
+    engine = opened(brief, Team(brief, (Agent("base", sampling=SAMPLED),)))
     overhead = len(engine.renderer.prompt([Message("user", "")]))
     assert len(engine.renderer.prompt([Message("user", "7" * 9)])) == overhead + 9, "a digit is one token"
     [last] = engine.generate([ask("7" * (1023 - overhead))], [0])
@@ -507,10 +541,10 @@ def test_an_error_that_is_not_of_memory_is_not_called_one(brief: str, monkeypatc
         engine.generate(asks_of(3), [0, 1, 2])
 
 
-def test_an_engine_without_a_team_and_an_ask_without_a_seat_are_errors(brief: str) -> None:
+def test_an_engine_without_a_team_and_an_ask_without_a_seat_are_errors(opened: Open, brief: str) -> None:
     with pytest.raises(TeamtuneError, match="no team"):
-        embedded(brief).generate([ask("1?")], [0])
-    engine = embedded(brief, Team(brief, (Agent("base"),)))
+        opened(brief).generate([ask("1?")], [0])
+    engine = opened(brief, Team(brief, (Agent("base"),)))
     with pytest.raises(TeamtuneError, match="no agent named 'nobody'"):
         engine.generate([ask("1?", "nobody")], [0])
 

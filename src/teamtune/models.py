@@ -127,6 +127,28 @@ def check_targets(name: str, targets: str) -> None:
         raise TeamtuneError(f"model {name!r} has no LoRA target {unknown[0]!r}; it has {', '.join(sorted(linear))}")
 
 
+def open_tokenizer(name: str) -> Any:
+    """The model's tokenizer. Without a hub there may still be a copy in its cache."""
+    from transformers import AutoTokenizer
+
+    path = model_path(name)
+    cached = not Path(path).exists() and not hub_answers()
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=cached)
+    except (OSError, ValueError) as error:
+        raise _explained(name, path, error) from error
+
+
+def listed_stops(path: str) -> int | list[int] | None:
+    """The ids that end a text, as the generation config lists them, or else the model's."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(path).eos_token_id  # type: ignore[return-value]
+    except OSError:
+        return AutoConfig.from_pretrained(path).eos_token_id
+
+
 def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
     """The model, in evaluation mode on this machine's device, and its tokenizer.
 

@@ -32,6 +32,10 @@ class Engine(Protocol):
         """Take the team's adapters and sampling. An adapter's path is immutable."""
         ...
 
+    def close(self) -> None:
+        """Give back what it holds: memory, processes, connections."""
+        ...
+
 
 @runtime_checkable
 class RollingEngine(Engine, Protocol):

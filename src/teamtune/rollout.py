@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,8 +62,8 @@ def rollout(
 
     Turns that did not end by themselves are counted, agent by agent.
     """
-    engine = open_engine(spec, team)
-    rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
+    with closing(open_engine(spec, team)) as engine:
+        rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 
 

@@ -74,6 +74,9 @@ class LearnedScorer:
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         return [Completion(f"{score:.8f}") for score in self(asks)]
 
+    def close(self) -> None:
+        pass
+
     def submit(self, ticket: int, ask: Ask, seed: int) -> None:
         self._pending.append((ticket, ask))
 

@@ -40,7 +40,7 @@ from rich.console import Console
 from teamtune.jsonl import Log
 from teamtune.memory import forget_peak, give_back_freed_memory, peak_megabytes
 from teamtune.track import Track, Tracker, check_tracker, open_tracker
-from teamtune.types import Row, TeamtuneError
+from teamtune.types import BESIDE, Row, TeamtuneError
 
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
 Fn = Callable[..., Any]
@@ -215,7 +215,8 @@ class Run(AbstractContextManager["Run"]):
 
 
 def canonical(value: object, base: Path) -> Any:
-    """`value` as JSON that identifies it. Paths in the folder `base` are told relative to it."""
+    """`value` as JSON that identifies it. Paths in the folder `base` are told relative to it; options that decide
+    nothing of what is found (`types.BESIDE`) are left out."""
     again = partial(canonical, base=base)
     match value:
         case None | bool() | int() | float():
@@ -241,7 +242,8 @@ def canonical(value: object, base: Path) -> Any:
         case type() | FunctionType() | BuiltinFunctionType() if "<" not in value.__qualname__ and value.__module__:
             return f"{value.__module__}:{value.__qualname__}"  # a lambda, local or bound method has no such name
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: again(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            told = [field for field in dataclasses.fields(value) if field.metadata != BESIDE]
+            fields = {field.name: again(getattr(value, field.name)) for field in told}
             return {"__type__": type(value).__qualname__, **fields}
     told = f"{value!r:.60} ({type(value).__name__}) cannot be a stage's input: no name or value tells it"
     raise TeamtuneError(f"{told}; use plain values, str keys, dataclasses, tables or module functions")

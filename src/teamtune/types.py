@@ -30,6 +30,10 @@ class TeamtuneError(ValueError):
     """Something the user can mend. The message names the thing, the value and the fix; the CLI exits with 2."""
 
 
+BESIDE: Mapping[str, bool] = {"beside": True}
+"""Metadata of an option's field that decides nothing of what a run finds, only how fast: it may change on the way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     role: Role

@@ -1,34 +1,15 @@
-"""Engines answer asks: `transformers` (embedded), `scripted` (from a function)."""
+"""Engines answer asks: `transformers` (embedded), `vllm` (in this process), `scripted` (from a function)."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
 
+from teamtune.engines.spec import EngineSpec
 from teamtune.play import Engine
 from teamtune.types import SCORER, Ask, Team, TeamtuneError
 
-
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """Which engine to open, and how."""
-
-    kind: Literal["transformers", "scripted"] = "transformers"
-    rows: int = 256
-    """largest batch of the transformers engine"""
-    tokens: int = 131_072
-    """most ids in a batch, prompts and answers at their longest together"""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: float32 on a CPU, bfloat16 on a GPU"""
-    script: str = ""
-    """for the scripted engine: "module:function", called with (ask, seed)"""
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "tokens"):
-            if getattr(self, name) < 1:
-                raise TeamtuneError(f"engine.{name} is {getattr(self, name)}; it must be 1 or above")
+__all__ = ["EngineSpec", "open_engine"]
 
 
 def open_engine(spec: EngineSpec, team: Team) -> Engine:
@@ -46,7 +27,21 @@ def open_engine(spec: EngineSpec, team: Team) -> Engine:
 
 
 def on_one_base(spec: EngineSpec, team: Team) -> dict[str, Engine]:
-    """The engines of a team's seats on one base in memory: the scorer's, and that of all others."""
+    """The engines of a team's seats on one base: the scorer's, and that of all others. Embedded ones share the base."""
+    others = [name for name in team.names if name != SCORER]
+    seats: dict[str, Engine] = {}
+    if spec.kind == "vllm" and others:
+        from teamtune.engines.vllm import VllmEngine
+
+        seats |= dict.fromkeys(others, VllmEngine(team.model, spec.vllm, spec.rows, spec.dtype))
+        others = []
+    if others or SCORER in team.names:
+        seats |= embedded(spec, team, others)
+    return seats
+
+
+def embedded(spec: EngineSpec, team: Team, others: Sequence[str]) -> dict[str, Engine]:
+    """Engines on a base in memory: the scorer's, if the team has one, and that of the `others`."""
     from teamtune.engines.transformers import TransformersEngine
     from teamtune.models import load_model
 
@@ -57,7 +52,6 @@ def on_one_base(spec: EngineSpec, team: Team) -> dict[str, Engine]:
 
         seats[SCORER] = scorer = LearnedScorer.beside(model, tokenizer, team[SCORER].adapter)
         model = scorer.model.model
-    others = [name for name in team.names if name != SCORER]
     if others:
         seats |= dict.fromkeys(others, TransformersEngine(model, tokenizer, team.model, spec.rows, spec.tokens))
     return seats

@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from teamtune.engines.render import Request
 from teamtune.engines.sampling import RowSampling, choose, precision, uniforms
-from teamtune.types import Sampling, TeamtuneError
+from teamtune.types import TeamtuneError
 
 ROOM = 64  # positions that the cache grows by
 COMPACT = 0.75  # rows leave the batch once no more than this share of it is still going
@@ -71,18 +72,6 @@ def new_cache(config: Any) -> DynamicCache:
         )
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One ask, ready to generate."""
-
-    place: int
-    adapter: str
-    prompt: tuple[int, ...]
-    limit: int
-    sampling: Sampling
-    seed: int
 
 
 Sampled = tuple[list[int], list[float]]

@@ -1,13 +1,14 @@
-"""Messages -> ids. The only caller of a chat template."""
+"""Asks -> ids. The only caller of a chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from teamtune.types import Message, TeamtuneError
+from teamtune.types import Agent, Ask, Message, Sampling, TeamtuneError
 
 MARK = "MARK"
 
@@ -62,8 +63,30 @@ def folded(messages: Sequence[Message]) -> list[Message]:
     return [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]
 
 
-def stop_ids(model: Any, renderer: Renderer) -> list[int]:
-    """The ids that end a turn: the template's own, those of the generation config, and the tokenizer's."""
-    listed = model.generation_config.eos_token_id
-    ids = {*(listed if isinstance(listed, list) else [listed]), renderer.tokenizer.eos_token_id, renderer.closing}
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One ask, ready to generate."""
+
+    place: int
+    adapter: str
+    prompt: tuple[int, ...]
+    limit: int
+    """most ids of the answer; 0 where the prompt fills the context"""
+    sampling: Sampling
+    seed: int
+
+
+def request_of(
+    place: int, ask: Ask, agent: Agent, adapter: str, renderer: Renderer, context: int, seed: int
+) -> Request:
+    """An ask to an agent whose weights an engine knows as `adapter`, in a model of so many positions."""
+    prompt = renderer.prompt(ask.messages)
+    limit = min(agent.sampling.max_tokens, max(0, context - len(prompt)))
+    return Request(place, adapter, tuple(prompt), limit, agent.sampling, seed)
+
+
+def stop_ids(listed: int | Sequence[int] | None, renderer: Renderer) -> list[int]:
+    """The ids that end a turn: the template's own, those listed in the generation config, and the tokenizer's."""
+    several = [listed] if listed is None or isinstance(listed, int) else [*listed]
+    ids = {*several, renderer.tokenizer.eos_token_id, renderer.closing}
     return sorted(i for i in ids if i is not None)

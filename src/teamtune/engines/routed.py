@@ -38,6 +38,10 @@ class Routed:
             done |= dict(zip(own, answers, strict=True))
         return [done[i] for i in range(len(asks))]
 
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.close()
+
     def submit(self, ticket: int, ask: Ask, seed: int) -> None:
         engine = self._of(ask.agent)
         engine.submit(ticket, ask, seed)  # type: ignore[union-attr]

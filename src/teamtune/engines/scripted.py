@@ -41,6 +41,9 @@ class Scripted:
         self.batches.append(list(asks))
         return [Completion(self._script(ask, seed)) for ask, seed in zip(asks, seeds, strict=True)]
 
+    def close(self) -> None:
+        pass
+
     def submit(self, ticket: int, ask: Ask, seed: int) -> None:
         self._pending.append((ticket, ask, seed))
 

@@ -14,8 +14,8 @@ from typing import Any
 from peft import PeftModel
 
 from teamtune.adapters import BASE, attach, mixes
-from teamtune.engines.decode import Decoder, Request, new_cache
-from teamtune.engines.render import Renderer, stop_ids
+from teamtune.engines.decode import Decoder, new_cache
+from teamtune.engines.render import Renderer, Request, request_of, stop_ids
 from teamtune.models import told_when_full
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
@@ -36,7 +36,7 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer, name)
         self.rows, self.tokens = rows, tokens
-        self.stops = stop_ids(model, self.renderer)
+        self.stops = stop_ids(model.generation_config.eos_token_id, self.renderer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self.team: Team | None = None
         self._pending: list[tuple[int, Ask, int]] = []
@@ -85,11 +85,12 @@ class TransformersEngine:
         if self.team is None:
             raise TeamtuneError("the engine has no team yet; call adopt(team) first")
         agent = self.team[ask.agent]
-        prompt = self.renderer.prompt(ask.messages)
-        room = getattr(self.model.config, "max_position_embeddings", 1 << 30) - len(prompt)
-        limit = min(agent.sampling.max_tokens, max(0, room))
+        context = getattr(self.model.config, "max_position_embeddings", 1 << 30)
         adapter = BASE if agent.adapter is None else self._adapters[agent.adapter]
-        return Request(place, adapter, tuple(prompt), limit, agent.sampling, seed)
+        return request_of(place, ask, agent, adapter, self.renderer, context, seed)
+
+    def close(self) -> None:
+        """Nothing to give back: the model goes when nobody holds it."""
 
     def _run(self, batch: Sequence[Request]) -> list[Completion]:
         names = {request.adapter for request in batch}
