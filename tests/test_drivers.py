@@ -241,7 +241,7 @@ EASY = TaskSpec("tests.easy_task", train=5, test=1)
 
 def rolled(monkeypatch: pytest.MonkeyPatch, path: Path, how: Rollout, engine: Scripted) -> tuple[bytes, int]:
     """The bytes of the sealed Turn table, and how many asks it took in this attempt."""
-    monkeypatch.setattr("teamtune.rollout.open_engine", lambda spec, team: engine)
+    monkeypatch.setattr("teamtune.rollout.open_engine", lambda spec, team, run: engine)
     with Run(path, {}) as run:
         table = run.work(
             "turns", rollout, splits(EASY)[0].sealed(run), team_for(TREE), TREE, EngineSpec("scripted"), how

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +20,9 @@ from helpers import plain_logprobs, plain_model, random_adapter
 from teamtune.adapters import BASE
 from teamtune.cli import main as command
 from teamtune.engines import EngineSpec, open_engine
-from teamtune.engines.spec import Vllm
+from teamtune.engines.openai import OpenaiEngine
+from teamtune.engines.spec import Openai, Vllm
+from teamtune.models import model_path
 from teamtune.play import by_hand
 from teamtune.probes import learns, probe_model, routes
 from teamtune.protocols.pipeline import pipeline, seats
@@ -137,25 +147,111 @@ def test_greedy_pipelines_on_the_house_model_are_those_of_the_embedded_engine() 
     engines[0].close()
 
 
-MALT = ["malt", "--task", "arithmetic", "--train", "24", "--width", "2", "--test", "80", "--votes", "1"]
-MALT += ["--baselines", "base", "--sft.rate", "1e-3", "--engine.rows", "64"]
+# A real server with adapters, asked over HTTP
 
 
-def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(tmp_path: Path) -> None:
-    """The same recipe, both drivers; the engines draw their own random numbers, so that results agree within error."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a vLLM server with the house model, which may be told to load adapters."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {"model": model_path("house"), "served-model-name": "house", "port": port, "max-lora-rank": 16}
+    options |= {"max-loras": 5, "max-cpu-loras": 20, "dtype": "float32", "kv-cache-memory-bytes": 300_000_000}
+    options |= {"distributed-executor-backend": "uni"}
+    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-lora", "--enforce-eager"]
+    line += [
+        "--no-enable-chunked-prefill",
+        *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+    ]
+    more = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    said = tmp_path_factory.mktemp("server") / "log.txt"
+    with said.open("w") as log:
+        process = subprocess.Popen(line, env=os.environ | more, stdout=log, stderr=log, start_new_session=True)
+        try:
+            for _ in range(300):
+                assert process.poll() is None, said.read_text()[-3000:]
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def asking(server: str, **options: Any) -> OpenaiEngine:
+    return OpenaiEngine("house", Openai(server, load_adapters=True, ids=True, logprobs=True, **options))
+
+
+def test_a_server_answers_with_every_seats_own_weights(server: str, tmp_path: Path) -> None:
+    """Adapters and the base at once, by ids and log-probabilities; then a new version in the same folder."""
+    paths = [random_adapter(model_path("house"), tmp_path / str(n), n, scale=0.05) for n in range(2)]
+    sampling = Sampling(max_tokens=20)
+    seats_ = [Agent("base", "", sampling), *(Agent(f"a{n}", "", sampling, where) for n, where in enumerate(paths))]
+    team = Team("house", tuple(seats_))
+    asks = [long_ask(seat, n) for n in range(8) for seat in team.names]
+    engine = asking(server)
+    engine.adopt(team)
+    done = engine.generate(asks, list(range(len(asks))))
+    assert done == engine.generate(asks, list(range(len(asks)))), "one seed, one answer"
+    for seat in team.agents:
+        model = plain_model(model_path("house"), seat.adapter)
+        for ask, one in zip(asks, done, strict=True):
+            if ask.agent == seat.name:
+                assert one.prompt_ids and one.token_ids and one.logprobs and one.usage
+                want = plain_logprobs(model, one.prompt_ids, one.token_ids)
+                assert list(one.logprobs) == pytest.approx(want.tolist(), abs=1e-3), seat.name
+                assert one.usage == (len(one.prompt_ids), len(one.token_ids))
+    random_adapter(model_path("house"), Path(paths[0]), 7, scale=0.05)
+    again = asking(server)
+    again.adopt(team)
+    [one] = again.generate(asks[1:2], [1])
+    assert one.prompt_ids and one.token_ids and one.logprobs
+    want = plain_logprobs(plain_model(model_path("house"), paths[0]), one.prompt_ids, one.token_ids)
+    assert list(one.logprobs) == pytest.approx(want.tolist(), abs=1e-3), "of the new weights"
+    engine.close()
+    again.close()
+
+
+def test_a_prompt_over_the_servers_context_overflows_and_an_unknown_name_is_told(server: str) -> None:
+    engine = asking(server, names=("other=nobody",))
+    engine.adopt(Team("house", (Agent("base"), Agent("other"))))
+    [done] = engine.generate([Ask("base", (Message("user", "7 " * 3000),), "test")], [0])
+    assert done.finish == "overflow" and done.text == ""
+    with pytest.raises(TeamtuneError, match=r"has no such model or path .*nobody"):
+        engine.generate([long_ask("other", 1)], [0])
+    engine.close()
+
+
+# In a recipe
+
+MALT = ["malt", "--task", "arithmetic", "--train", "16", "--width", "2", "--test", "60", "--votes", "1"]
+MALT += ["--baselines", "base", "--sft.rate", "1e-3"]
+
+
+SERVED = ["--engine.openai.load-adapters", "--engine.openai.ids", "--engine.openai.logprobs"]
+
+
+def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(server: str, tmp_path: Path) -> None:
+    """The same recipe, also through a server that loads what is trained. The engines draw their own random numbers."""
     through: dict[str, dict[str, Any]] = {}
     for name, more in {
-        "vllm": ["--engine.kind", "vllm", "--engine.vllm.cache-gb", "0.3", "--driver", "rolling"],
+        "vllm": ["--engine.kind", "vllm", "--engine.rows", "64", "--engine.vllm.cache-gb", "0.3"],
+        "openai": ["--engine.kind", "openai", "--engine.openai.base-url", server, *SERVED],
         "transformers": [],
     }.items():
         command([*MALT, *more, "--out", str(tmp_path / name)])
         through[name] = {row["system"]: row for row in read_table(tmp_path / name / "comparison").rows()}
-    assert list(through["vllm"]) == list(through["transformers"])
-    for system, row in through["vllm"].items():
-        other = through["transformers"][system]
-        error = (row["se"] ** 2 + other["se"] ** 2) ** 0.5
-        assert abs(row["accuracy"] - other["accuracy"]) < 4 * error, system
-        assert row["n"] == other["n"] == 80
-    turns = read_table(tmp_path / "vllm" / "test/malt/turns").rows()
-    assert {turn["agent"] for turn in turns} == {"generator", "verifier", "refiner"}
-    assert all(len(turn["logprobs"]) == len(turn["token_ids"]) for turn in turns)
+    for name in ("vllm", "openai"):
+        assert list(through[name]) == list(through["transformers"])
+        for system, row in through[name].items():
+            other = through["transformers"][system]
+            error = (row["se"] ** 2 + other["se"] ** 2) ** 0.5
+            assert abs(row["accuracy"] - other["accuracy"]) < 4 * error, (name, system)
+            assert row["n"] == other["n"] == 60
+        turns = read_table(tmp_path / name / "test/malt/turns").rows()
+        assert {turn["agent"] for turn in turns} == {"generator", "verifier", "refiner"}
+        assert all(len(turn["logprobs"]) == len(turn["token_ids"]) for turn in turns)

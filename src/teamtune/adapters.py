@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,3 +70,19 @@ def attach(model: Any, path: str, name: str, trainable: bool = False) -> Any:
         raise TeamtuneError(
             f"adapter {path!r} does not fit this model; was it trained on another base? {reason}"
         ) from error
+
+
+def rank_of(path: str) -> int:
+    """The rank of a LoRA folder."""
+    return int(json.loads((check_adapter(path) / "adapter_config.json").read_bytes())["r"])
+
+
+def zero_adapter(like: Path, folder: Path) -> str:
+    """An adapter of the same shape that changes nothing: every B is zero."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copy(like / "adapter_config.json", folder)
+    tensors = load_file(like / "adapter_model.safetensors")
+    emptied = {name: one.zero_() if "lora_B" in name else one for name, one in tensors.items()}
+    save_file(emptied, folder / "adapter_model.safetensors")
+    return str(folder)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from teamtune.types import Row, TeamtuneError, place_of
+from teamtune.types import Row, TeamtuneError, place_of, tokens_of
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,10 @@ def budget(turns: Sequence[Row]) -> Budget:
     if not problems:
         raise TeamtuneError("a budget got no turns; give it a Turn table with at least one")
 
-    def tokens(column: str) -> float | None:
-        ids = [turn[column] for turn in turns]
-        return None if any(one is None for one in ids) else sum(len(one) for one in ids) / problems
+    def tokens(column: Literal["prompt_ids", "token_ids"]) -> float | None:
+        counts = [tokens_of(turn, column) for turn in turns]
+        known = [count for count in counts if count is not None]
+        return sum(known) / problems if len(known) == len(counts) else None
 
     return Budget(len(turns) / problems, tokens("prompt_ids"), tokens("token_ids"))
 

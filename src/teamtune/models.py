@@ -60,6 +60,11 @@ def model_path(name: str) -> str:
     raise TeamtuneError(f"no model at {name!r}; give a folder that exists, a hub name such as org/model, or house")
 
 
+def at_hand(name: str) -> bool:
+    """Whether a name is a model here or on the hub, as far as its form tells."""
+    return name == "house" or Path(name).expanduser().exists() or name.count("/") == 1
+
+
 def identity(name: str) -> str:
     """Tells the base's weights apart from others at the same place: a hub's commit, or a folder's fingerprint.
 

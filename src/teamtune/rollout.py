@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,9 +34,24 @@ from teamtune.jsonl import Log
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
 from teamtune.store import Counted
 from teamtune.tasks import problems_in
-from teamtune.types import UNFIT, Episode, Problem, Row, Team, TeamtuneError, by_episode, turn_of, turn_row
+from teamtune.types import (
+    BESIDE,
+    UNFIT,
+    Completion,
+    Episode,
+    Problem,
+    Row,
+    Team,
+    TeamtuneError,
+    by_episode,
+    turn_of,
+    turn_row,
+)
 
-Driver = Literal["waves", "rolling"]
+Driver = Literal["auto", "waves", "rolling"]
+"""waves: one batch of all asks that are owed; rolling: an episode goes on when its own are answered. auto: rolling
+with servers and vLLM, which batch by themselves. All give the same episodes."""
+ROLLING = ("vllm", "openai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +60,8 @@ class Rollout:
 
     takes: int = 1
     seed: int = 0
-    driver: Driver = "waves"
-    at_once: int = 2048
+    driver: Driver = field(default="auto", metadata=BESIDE)
+    at_once: int = field(default=2048, metadata=BESIDE)
     """asks that the waves driver sends as one batch"""
 
 
@@ -62,9 +77,16 @@ def rollout(
 
     Turns that did not end by themselves are counted, agent by agent.
     """
-    with closing(open_engine(spec, team)) as engine:
+    if how.driver == "auto" and spec.kind in ROLLING:
+        how = replace(how, driver="rolling")
+    with closing(open_engine(spec, team, run_of(folder))) as engine:
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
+
+
+def run_of(folder: Path) -> Path:
+    """The run that a stage's folder lies in, or the folder itself."""
+    return next((above for above in folder.parents if (above / "config.json").exists()), folder)
 
 
 def play_out(
@@ -118,6 +140,11 @@ def drive(lives: Sequence[Live], engine: Engine, how: Rollout) -> Iterator[list[
     return waves(lives, engine, how.seed, how.at_once)
 
 
+def generated(done: Completion) -> int:
+    """Tokens of an answer, 0 where they are not known."""
+    return len(done.token_ids) if done.token_ids is not None else (done.usage or (0, 0))[1]
+
+
 def with_progress(name: str, lives: Sequence[Live], stream: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
     """Pass the stream through, showing how many episodes are done and how many turns and tokens they took."""
     columns = (
@@ -133,7 +160,7 @@ def with_progress(name: str, lives: Sequence[Live], stream: Iterator[list[Answer
         bar = progress.add_task(name, total=len(lives), turns=0, tokens=0)
         for answered in stream:
             turns += len(answered)
-            tokens += sum(len(new.turn.completion.token_ids or ()) for new in answered)
+            tokens += sum(generated(new.turn.completion) for new in answered)
             yield answered
             done = sum(live.answer is not None for live in lives)
             progress.update(bar, completed=done, turns=turns, tokens=tokens)

@@ -5,7 +5,7 @@ One Turn as it is stored (one row of the Turn table):
     {"problem": "arithmetic/train/0/17", "take": 0, "turn": 4, "agent": "verifier", "tag": "verify",
      "parents": [0], "messages": [{"role": "system", "content": "You are the verifier. ..."}, ...],
      "text": "7 * 23: 7 * 20 = 140, ...", "finish": "stop", "prompt_ids": [1, 90, ...],
-     "token_ids": [33, 12, ...], "logprobs": [-0.02, -1.3, ...]}
+     "token_ids": [33, 12, ...], "logprobs": [-0.02, -1.3, ...], "usage": None}
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "length", "overflow"]
-"""How a turn ended: by itself, at the token limit, or not begun, since its prompt fills the model's context."""
+Finish = Literal["stop", "length", "overflow", "withheld"]
+"""How a turn ended: by itself, at the token limit, not begun, since its prompt fills the model's context, or kept back
+by a server's filter."""
 
 UNFIT: Mapping[Finish, str] = {
     "length": "cut off at the token limit",
     "overflow": "prompt over the model's context",
+    "withheld": "withheld by the server's filter",
 }
 """How the turns that did not end by themselves are counted."""
 
@@ -160,7 +162,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine sampled. Servers that hide tokens leave the last three None."""
+    """What an engine sampled. Servers that hide tokens leave ids and log-probabilities None."""
 
     text: str
     finish: Finish = "stop"
@@ -169,6 +171,8 @@ class Completion:
     """The sampled ids, the stop token included where the turn ended by itself."""
     logprobs: tuple[float, ...] | None = None
     """Log-probability of each sampled id under the agent's model at temperature 1, unfiltered."""
+    usage: tuple[int, int] | None = None
+    """Tokens of (prompt, answer) as a server counts them, where it hides the ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +231,16 @@ def turn_row(problem: str, take: int, turn: Turn) -> Row:
         "prompt_ids": listed(done.prompt_ids),
         "token_ids": listed(done.token_ids),
         "logprobs": listed(done.logprobs),
+        "usage": listed(done.usage),
     }
+
+
+def tokens_of(row: Row, column: Literal["prompt_ids", "token_ids"]) -> int | None:
+    """Tokens of a stored turn's prompt or answer, by ids or as a server counted them; None where neither is known."""
+    if row[column] is not None:
+        return len(row[column])
+    usage = row.get("usage")
+    return None if usage is None else usage[column == "token_ids"]
 
 
 def turn_of(row: Row) -> Turn:
@@ -241,6 +254,7 @@ def turn_of(row: Row) -> Turn:
         tupled(row["prompt_ids"]),
         tupled(row["token_ids"]),
         tupled(row["logprobs"]),
+        tupled(row.get("usage")),
     )
     return Turn(row["turn"], ask, done)
 

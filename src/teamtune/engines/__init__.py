@@ -1,9 +1,10 @@
-"""Engines answer asks: `transformers` (embedded), `vllm` (in this process), `scripted` (from a function)."""
+"""Engines answer asks: `transformers` (embedded), `vllm` (in this process), `openai` (a server), `scripted`."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from teamtune.engines.spec import EngineSpec
 from teamtune.play import Engine
@@ -12,8 +13,11 @@ from teamtune.types import SCORER, Ask, Team, TeamtuneError
 __all__ = ["EngineSpec", "open_engine"]
 
 
-def open_engine(spec: EngineSpec, team: Team) -> Engine:
-    """An engine for the team's seats, on as many base models as they have. Adapters come with `adopt`."""
+def open_engine(spec: EngineSpec, team: Team, run: Path | None = None) -> Engine:
+    """An engine for the team's seats, on as many base models as they have. Adapters come with `adopt`.
+
+    run: where what is spent at servers is kept.
+    """
     if spec.kind == "scripted":
         from teamtune.engines.scripted import Scripted
 
@@ -22,11 +26,11 @@ def open_engine(spec: EngineSpec, team: Team) -> Engine:
 
     seats: dict[str, Engine] = {}
     for model in team.models:
-        seats |= on_one_base(spec, team.part(model))
+        seats |= on_one_base(spec, team.part(model), run)
     return joined(seats)
 
 
-def on_one_base(spec: EngineSpec, team: Team) -> dict[str, Engine]:
+def on_one_base(spec: EngineSpec, team: Team, run: Path | None) -> dict[str, Engine]:
     """The engines of a team's seats on one base: the scorer's, and that of all others. Embedded ones share the base."""
     others = [name for name in team.names if name != SCORER]
     seats: dict[str, Engine] = {}
@@ -34,6 +38,15 @@ def on_one_base(spec: EngineSpec, team: Team) -> dict[str, Engine]:
         from teamtune.engines.vllm import VllmEngine
 
         seats |= dict.fromkeys(others, VllmEngine(team.model, spec.vllm, spec.rows, spec.dtype))
+        others = []
+    if spec.kind == "openai" and others:
+        try:
+            from teamtune.engines.openai import OpenaiEngine
+        except ImportError as error:
+            raise TeamtuneError(
+                f"the openai engine lacks its client ({error}); pip install 'teamtune[openai]'"
+            ) from error
+        seats |= dict.fromkeys(others, OpenaiEngine(team.model, spec.openai, run))
         others = []
     if others or SCORER in team.names:
         seats |= embedded(spec, team, others)

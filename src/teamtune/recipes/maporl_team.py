@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, Metrics
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
-from teamtune.types import SCORER, Row, Sampling, Team, TeamtuneError, place_of
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, place_of
 
 Rival = Literal[
     "off-the-shelf",
@@ -89,7 +89,7 @@ class Maporl:
     """what to compare with, all on the same problems; nothing after it compares with nothing"""
     eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
     """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere"""
-    driver: Driver = "waves"
+    driver: Driver = field(default="auto", metadata=BESIDE)
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0

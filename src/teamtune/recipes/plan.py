@@ -165,7 +165,7 @@ def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:
 
 def checked(model: str, engine: str) -> None:
     """A model that is not there stops a dry run too. The hub is not asked."""
-    if engine != "scripted":
+    if engine not in ("scripted", "openai"):
         model_path(model)
 
 

@@ -10,7 +10,7 @@ cross-entropy on the last half of each answer -> accuracy, AUROC and calibration
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora
-from teamtune.types import SCORER, Row, Sampling, Team, TeamtuneError, place_of
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class ScorerTraining:
     scorer: Scorer = Scorer()
     test_samples: int = 8
     """answers to a test problem"""
-    driver: Driver = "waves"
+    driver: Driver = field(default="auto", metadata=BESIDE)
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0
@@ -146,7 +146,7 @@ def defaults(folder: Path) -> ScorerEvaluation:
 
 
 def trained_scorer(
-    run: Run, options: Scorer, problems: Split, base: Team, engine: EngineSpec, seed: int, driver: Driver = "waves"
+    run: Run, options: Scorer, problems: Split, base: Team, engine: EngineSpec, seed: int, driver: Driver = "auto"
 ) -> Path:
     """The folder of a scorer trained on the base's answers to the problems, in the stages scorer/... of a run."""
     table, task = problems.sealed(run), problems.task

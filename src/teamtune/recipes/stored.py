@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from teamtune.adapters import check_adapter
 from teamtune.models import fingerprint
-from teamtune.types import Team, TeamtuneError
+from teamtune.types import BESIDE, Team, TeamtuneError
 
 T = TypeVar("T")
 
@@ -25,8 +25,9 @@ def stored_options(kind: type[T], folder: Path) -> T:
     config = _stored(folder)
     if config.get("__type__") != kind.__name__:
         raise TeamtuneError(f"{str(folder)!r} is a run of {config.get('__type__')}; give one of {kind.__name__}")
-    # Where metrics went is not stored: it does not make a run another one.
-    missing = {field.name for field in fields(kind)} - config.keys() - {"track"}  # type: ignore[arg-type]
+    # What does not make a run another one is not stored, nor is where metrics went.
+    asked = {field.name for field in fields(kind) if field.metadata != BESIDE}  # type: ignore[arg-type]
+    missing = asked - config.keys() - {"track"}
     if missing:
         raise TeamtuneError(
             f"{folder / 'config.json'} lacks {', '.join(sorted(missing))}: another version made it, or it is corrupt; "

@@ -56,10 +56,17 @@ class System:
 
 
 def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team:
-    """The untrained team. A base that cannot be had stops here, before a run folder is made."""
-    from teamtune.models import identity  # takes torch along, which a report does without
+    """The untrained team. A base that cannot be had stops here, before a run folder is made.
 
-    return Team(model, agents, "" if engine.kind == "scripted" else identity(model))
+    With a server the base may be a name that the server alone knows.
+    """
+    from teamtune.models import at_hand, identity  # takes torch along, which a report does without
+
+    for told in engine.openai.names:
+        if (seat := told.partition("=")[0]) not in (names := [agent.name for agent in agents]):
+            raise TeamtuneError(f"engine.openai.names has {told!r}, and no seat is {seat!r}; give {', '.join(names)}")
+    elsewhere = engine.kind == "scripted" or (engine.kind == "openai" and not at_hand(model))
+    return Team(model, agents, "" if elsewhere else identity(model))
 
 
 def play_test(

@@ -1,0 +1,273 @@
+"""Any server that speaks OpenAI's protocol as an engine: hosted models, `vllm serve`, SGLang, llama.cpp, Ollama.
+
+engine = OpenaiEngine("house", Openai("http://127.0.0.1:8000/v1", names=("verifier=critic-7b",)))
+engine.adopt(team)
+engine.submit(0, ask, seed)             # on its way at once; poll() gives what has come back
+
+Every seat has a model name: its own in `names`, else the base's; with `load_adapters` a vLLM server is told to load a
+seat's adapter under a name of its own. What answers cost is kept in a ledger, a line an answer,
+
+    {"model": "critic-7b", "prompt": 212, "answer": 97}
+
+so that a cap on tokens or money holds over kills and restarts. Keys come from the environment and go nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from teamtune.adapters import check_adapter, zero_adapter
+from teamtune.engines.ledger import Ledger
+from teamtune.engines.spec import Openai
+from teamtune.models import fingerprint
+from teamtune.types import Agent, Ask, Completion, Finish, Sampling, Team, TeamtuneError
+
+FINISHES: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "withheld"}
+
+
+class OpenaiEngine:
+    """Asks a server, many asks at a time.
+
+    Raises TeamtuneError where the server does not answer after all retries, refuses an ask, or a cap is met; answers
+    that are on their way by then are given out first, so that nothing that was paid for is lost.
+    """
+
+    def __init__(self, base: str, options: Openai, run: Path | None = None):
+        self.options, self.base = options, options.model or base
+        self.names = dict(name.split("=", 1) for name in options.names)
+        self.ledger = Ledger(None if run is None else run / "spent.jsonl", options)
+        self.team: Team | None = None
+        key = key_of(options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._client, self._gate = self._run(self._connected(key)).result()
+        self._loaded: set[str] = set()
+        self._zero: tempfile.TemporaryDirectory[str] | None = None
+        self._asked: dict[Future[Completion], int] = {}
+        self._failed: BaseException | None = None
+
+    # ---- the engine's contract
+
+    def adopt(self, team: Team) -> None:
+        for agent in team.agents:
+            name = self._name(agent)
+            if agent.adapter is not None and agent.name not in self.names and name not in self._loaded:
+                self._run(self._load(name, agent.adapter)).result()
+                self._loaded.add(name)
+        if self._loaded and self._zero is None:
+            # Beside adapters the base needs one of its own, of zeros (see engines/vllm.py).
+            self._zero = tempfile.TemporaryDirectory(prefix="teamtune-")
+            like = next(a.adapter for a in team.agents if a.adapter is not None and a.name not in self.names)
+            self._run(self._load(Path(self._zero.name).name, zero_adapter(Path(like), Path(self._zero.name)))).result()
+        self.team = team
+
+    def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
+        others, self._asked = self._asked, {}
+        for place, (ask, seed) in enumerate(zip(asks, seeds, strict=True)):
+            self.submit(place, ask, seed)
+        done: dict[int, Completion] = {}
+        while len(done) < len(asks):
+            done |= dict(self.poll())
+        self._asked = others
+        return [done[place] for place in range(len(asks))]
+
+    def submit(self, ticket: int, ask: Ask, seed: int) -> None:
+        if self.team is None:
+            raise TeamtuneError("the engine has no team yet; call adopt(team) first")
+        agent = self.team[ask.agent]
+        self._asked[self._run(self._answer(self._name(agent), ask, agent.sampling, seed))] = ticket
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        """What has come back since, after at least one answer has; an error only when nothing else is on its way."""
+        while self._asked:
+            finished, _ = wait(self._asked, return_when=FIRST_COMPLETED)
+            answered = []
+            for one in finished:
+                ticket = self._asked.pop(one)
+                self._failed = self._failed or one.exception()
+                if one.exception() is None:
+                    answered.append((ticket, one.result()))
+            if answered:
+                return answered
+        if self._failed is not None:
+            raise told(self._failed, self.options) from self._failed
+        return []
+
+    def close(self) -> None:
+        """End all connections, and forget what is on its way."""
+        if self._loop.is_closed():
+            return
+        for one in self._asked:
+            one.cancel()
+        if self._zero is not None:
+            self._zero.cleanup()
+        self._run(self._client.close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # ---- the server
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _connected(self, key: str) -> tuple[openai.AsyncOpenAI, asyncio.Semaphore]:
+        own = self.options
+        url = own.base_url or None
+        client = openai.AsyncOpenAI(api_key=key, base_url=url, timeout=own.timeout, max_retries=own.retries)
+        return client, asyncio.Semaphore(own.at_once)
+
+    def _name(self, agent: Agent) -> str:
+        """The server's name for a seat's weights. Other weights have another, in the same folder too."""
+        if agent.name in self.names:
+            return self.names[agent.name]
+        if agent.adapter is None:
+            return self.base if self._zero is None else Path(self._zero.name).name
+        if not self.options.load_adapters:
+            raise TeamtuneError(
+                f"seat {agent.name!r} has adapter {agent.adapter!r} and the server has no name for it; give "
+                f"--engine.openai.names {agent.name}=NAME, or --engine.openai.load-adapters for a vLLM server"
+            )
+        return f"{agent.name}-{fingerprint(check_adapter(agent.adapter))}"
+
+    async def _load(self, name: str, adapter: str) -> None:
+        """Have a vLLM server load an adapter (it needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora)."""
+        path = check_adapter(adapter).absolute()
+        try:
+            await self._client.post("/load_lora_adapter", body={"lora_name": name, "lora_path": str(path)}, cast_to=str)
+        except openai.APIStatusError as error:
+            if "already been loaded" not in str(error):
+                raise TeamtuneError(
+                    f"the server at {self._client.base_url} does not load adapter {adapter!r} ({brief(error)}); start "
+                    "it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and a --max-lora-rank that is enough"
+                ) from error
+
+    async def _answer(self, name: str, ask: Ask, sampling: Sampling, seed: int) -> Completion:
+        async with self._gate:
+            if self._failed is not None:
+                raise self._failed  # what is not sent yet stays unsent
+            self.ledger.check()
+            async with asyncio.timeout(self.options.deadline):
+                answer = await self._asked_again(name, ask, asked(ask, sampling, seed, self.options))
+        if isinstance(answer, Completion):
+            return answer
+        done = completion_of(answer, self.options)
+        self.ledger.add(name, done)
+        return done
+
+    async def _asked_again(self, name: str, ask: Ask, body: dict[str, Any]) -> Any:
+        """The server's answer. The client repeats what was refused or lost; what came back broken is repeated here."""
+        for attempt in range(self.options.retries + 1):
+            try:
+                answer = await self._client.chat.completions.create(model=name, **body)
+                checked(answer)
+                return answer
+            except openai.BadRequestError as error:
+                if not too_long(error):
+                    raise
+                return Completion("", "overflow", usage=(0, 0))
+            except (json.JSONDecodeError, openai.APIResponseValidationError, Broken) as error:
+                if attempt == self.options.retries:
+                    raise Broken(str(error)) from error
+                await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
+        raise AssertionError("the loop returns or raises")
+
+
+class Broken(Exception):
+    """An answer that is no chat completion."""
+
+
+def key_of(options: Openai) -> str:
+    """The key, from the environment. A server of one's own may need none."""
+    key = os.environ.get(options.key_from, "")
+    if not key and not options.base_url:
+        raise TeamtuneError(
+            f"{options.key_from} is not set in the environment; export a key, or give engine.openai.base_url"
+        )
+    return key or "none"
+
+
+def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str, Any]:
+    """The request for one ask."""
+    extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k else {}
+    extra |= {"return_token_ids": True} if options.ids else {}
+    return {
+        "messages": [{"role": m.role, "content": m.content} for m in ask.messages],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        options.limit: sampling.max_tokens,
+        **({"seed": seed} if options.seeds else {}),
+        **({"logprobs": True} if options.logprobs else {}),
+        **({"extra_body": extra} if extra else {}),
+    }
+
+
+def checked(answer: Any) -> None:
+    """Raises Broken where the answer lacks what every chat completion has."""
+    if isinstance(answer, str) or not getattr(answer, "choices", None):
+        raise Broken(f"no choices in {str(answer)[:120]!r}")
+    if getattr(answer.choices[0], "message", None) is None:
+        raise Broken(f"no message in {str(answer)[:120]!r}")
+
+
+def completion_of(answer: Any, options: Openai) -> Completion:
+    """What a chat completion tells. Raises TeamtuneError where ids or log-probabilities are asked for and missing."""
+    choice = answer.choices[0]
+    usage = None if answer.usage is None else (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    ids = prompt = logprobs = None
+    if options.ids:
+        ids, prompt = getattr(choice, "token_ids", None), getattr(answer, "prompt_token_ids", None)
+        if ids is None or prompt is None:
+            raise TeamtuneError("the server gives no token ids; leave engine.openai.ids out, or ask a vLLM server")
+    if options.logprobs:
+        told = None if choice.logprobs is None else choice.logprobs.content
+        if told is None or (ids is not None and len(told) != len(ids)):
+            raise TeamtuneError("the server gives no log-probability a token; leave engine.openai.logprobs out")
+        logprobs = tuple(float(one.logprob) for one in told)
+    tupled = lambda found: None if found is None else tuple(found)  # noqa: E731
+    finish = FINISHES.get(choice.finish_reason, "stop")
+    return Completion(choice.message.content or "", finish, tupled(prompt), tupled(ids), logprobs, usage)
+
+
+def too_long(error: openai.BadRequestError) -> bool:
+    """Whether a request was refused for the length of its prompt."""
+    return error.code == "context_length_exceeded" or "context length" in str(error)
+
+
+def brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def told(error: BaseException, options: Openai) -> TeamtuneError:
+    """A sentence on what went wrong at the server."""
+    where = options.base_url or "the server"
+    again = "the same command goes on from here"
+    match error:
+        case TeamtuneError():
+            return error
+        case TimeoutError():
+            return TeamtuneError(f"{where} did not answer within {options.deadline:g} s, retries included; {again}")
+        case Broken():
+            return TeamtuneError(f"{where} answers with no chat completion ({brief(error)}); {again}")
+        case openai.APITimeoutError():
+            return TeamtuneError(f"{where} was silent for {options.timeout:g} s, {options.retries + 1} times; {again}")
+        case openai.AuthenticationError() | openai.PermissionDeniedError():
+            return TeamtuneError(f"{where} refuses the key in {options.key_from}; {again}")
+        case openai.NotFoundError():
+            return TeamtuneError(f"{where} has no such model or path ({brief(error)}); mend the names or the base_url")
+        case openai.APIStatusError():
+            return TeamtuneError(f"{where} refuses an ask: {brief(error)}; {again}")
+        case openai.APIConnectionError():
+            return TeamtuneError(f"{where} cannot be reached ({brief(error.__cause__ or error)}); {again}")
+    return TeamtuneError(f"{where}: {brief(error) or type(error).__name__}; {again}")

@@ -1,0 +1,239 @@
+"""The OpenAI-compatible engine, against a real server on loopback that refuses, hangs, breaks off and mixes up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odd_server import OddServer, running
+from teamtune.cli import main as command
+from teamtune.engines import EngineSpec
+from teamtune.engines.openai import OpenaiEngine
+from teamtune.engines.spec import Openai
+from teamtune.store import read_table
+from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team, TeamtuneError
+
+KEY = "sk-secret-of-the-test"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OddServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with running() as odd:
+        yield odd
+
+
+@pytest.fixture
+def opened(server: OddServer) -> Iterator[Any]:
+    """A function that opens an engine for a team of two seats on the server."""
+    engines: list[OpenaiEngine] = []
+
+    def opens(run: Path | None = None, **options: Any) -> OpenaiEngine:
+        engine = OpenaiEngine("basic", Openai(server.url, **{"retries": 2, **options}), run)
+        engines.append(engine)
+        engine.adopt(Team("basic", (Agent("one", sampling=Sampling(0.7, 0.9, 40, 33)), Agent("two"))))
+        return engine
+
+    yield opens
+    for engine in engines:
+        engine.close()
+
+
+def asks_of(count: int, seat: str = "one") -> list[Ask]:
+    return [Ask(seat, (Message("system", "Add."), Message("user", f"{n} + {n}?")), "test") for n in range(count)]
+
+
+def texts(done: list[Completion]) -> list[str]:
+    return [one.text for one in done]
+
+
+def test_answers_come_in_the_order_of_the_asks_however_the_server_mixes_them(server: OddServer, opened: Any) -> None:
+    server.slow = 0.02
+    done = opened(at_once=5).generate(asks_of(20), list(range(20)))
+    assert texts(done) == [f"basic: {n} + {n}? -> {n}" for n in range(20)]
+    assert {one.usage for one in done} == {(10, 5)} and {one.token_ids for one in done} == {None}
+    assert 2 <= server.most_at_once <= 5
+
+
+def test_a_request_says_what_the_seat_samples_by(server: OddServer, opened: Any) -> None:
+    opened(names=("two=critic",)).generate([*asks_of(1), *asks_of(1, "two")], [7, 8])
+    first, second = sorted(server.bodies, key=lambda body: body["seed"])
+    assert first == {
+        "model": "basic",
+        "messages": [{"role": "system", "content": "Add."}, {"role": "user", "content": "0 + 0?"}],
+        **{"temperature": 0.7, "top_p": 0.9, "top_k": 40, "max_tokens": 33, "seed": 7},
+    }
+    assert second["model"] == "critic" and second["max_tokens"] == 256 and "top_k" not in second
+    server.bodies.clear()
+    opened(seeds=False, limit="max_completion_tokens", logprobs=False).generate(asks_of(1), [7])
+    assert "seed" not in server.bodies[0] and server.bodies[0]["max_completion_tokens"] == 33
+
+
+@pytest.mark.parametrize("faults", [["429", "429"], ["500", "503"], ["cut", "empty"], ["hang"], ["429", "cut", "500"]])
+def test_what_passes_is_asked_again(server: OddServer, opened: Any, faults: list[str]) -> None:
+    server.faults = faults
+    done = opened(timeout=0.5).generate(asks_of(4), [0] * 4)
+    assert texts(done) == [f"basic: {n} + {n}? -> 0" for n in range(4)]
+    assert set(server.tries.values()) == {len(faults) + 1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("429", r"refuses an ask: .*fault 429.*the same command goes on from here"),
+        ("500", r"refuses an ask: .*fault 500"),
+        ("cut", r"answers with no chat completion"),
+        ("empty", r"answers with no chat completion \(no choices"),
+        ("hang", r"was silent for 0\.2 s, 3 times"),
+        ("401", r"refuses the key in OPENAI_API_KEY"),
+        ("404", r"has no such model or path"),
+        ("odd", r"refuses an ask: .*temperature must be 1"),
+    ],
+)
+def test_what_does_not_pass_is_told_in_a_sentence(server: OddServer, opened: Any, fault: str, said: str) -> None:
+    server.faults = [fault] * 20
+    with pytest.raises(TeamtuneError, match=said) as error:
+        opened(timeout=0.2).generate(asks_of(1), [0])
+    assert KEY not in str(error.value)
+
+
+def test_an_answer_has_a_deadline(server: OddServer, opened: Any) -> None:
+    server.faults = ["hang"] * 20
+    with pytest.raises(TeamtuneError, match=r"did not answer within 0\.3 s, retries included"):
+        opened(deadline=0.3).generate(asks_of(1), [0])
+
+
+def test_a_prompt_that_is_too_long_overflows(server: OddServer, opened: Any) -> None:
+    server.faults = ["long"]
+    assert opened().generate(asks_of(2), [0, 0]) == [Completion("", "overflow", usage=(0, 0))] * 2
+
+
+@pytest.mark.parametrize(
+    ("told", "finish"), [("stop", "stop"), ("length", "length"), ("content_filter", "withheld"), ("eos", "stop")]
+)
+def test_how_an_answer_ended(server: OddServer, opened: Any, told: str, finish: str) -> None:
+    server.finish = told
+    assert opened().generate(asks_of(1), [0])[0].finish == finish
+
+
+def test_what_was_answered_is_given_out_before_an_error(server: OddServer, opened: Any) -> None:
+    """So that a driver can log it: it was paid for."""
+    engine = opened(most_tokens=15 * 6, at_once=1)
+    for ticket, ask in enumerate(asks_of(10)):
+        engine.submit(ticket, ask, 0)
+    found: dict[int, Completion] = {}
+    with pytest.raises(TeamtuneError, match=r"90 tokens are spent of engine\.openai\.most_tokens 90"):
+        while True:
+            found |= dict(engine.poll())
+    assert len(found) == 6 == sum(server.tries.values())
+
+
+def test_a_cap_holds_over_restarts(server: OddServer, opened: Any, tmp_path: Path) -> None:
+    opened(tmp_path).generate(asks_of(4), [0] * 4)
+    lines = (tmp_path / "spent.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"model": "basic", "prompt": 10, "answer": 5}] * 4
+    with pytest.raises(TeamtuneError, match=r"60 tokens are spent of engine\.openai\.most_tokens 50"):
+        opened(tmp_path, most_tokens=50).generate(asks_of(1), [1])
+    price = {"price_prompt": 2e5, "price_answer": 1e6}  # 7 an answer
+    with pytest.raises(TeamtuneError, match=r"28\.00 are spent of engine\.openai\.most_money 28\.00"):
+        opened(tmp_path, most_money=28.0, **price).generate(asks_of(1), [1])
+    assert sum(server.tries.values()) == 4
+    opened(tmp_path, most_money=28.1, **price).generate(asks_of(1), [1])
+    assert sum(server.tries.values()) == 5
+
+
+def test_a_cap_needs_a_server_that_counts(server: OddServer, opened: Any) -> None:
+    server.usage = False
+    assert opened().generate(asks_of(1), [0])[0].usage is None
+    with pytest.raises(TeamtuneError, match="does not tell what answers cost"):
+        opened(most_tokens=100).generate(asks_of(1), [0])
+
+
+def test_ids_and_logprobs_that_a_server_hides_are_an_error(opened: Any) -> None:
+    with pytest.raises(TeamtuneError, match="gives no token ids"):
+        opened(ids=True).generate(asks_of(1), [0])
+    with pytest.raises(TeamtuneError, match="gives no log-probability a token"):
+        opened(logprobs=True).generate(asks_of(1), [0])
+
+
+def test_an_adapter_needs_a_name_at_the_server(opened: Any) -> None:
+    seat = Agent("one", adapter="some/folder")
+    with pytest.raises(TeamtuneError, match=r"seat 'one' has adapter 'some/folder' and the server has no name for it"):
+        opened().adopt(Team("basic", (seat,)))
+    named = opened(names=("one=tuned",))
+    named.adopt(Team("basic", (seat,)))
+    assert named.generate(asks_of(1), [0])[0].text.startswith("tuned: ")
+
+
+def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(TeamtuneError, match="OPENAI_API_KEY is not set"):
+        OpenaiEngine("basic", Openai())
+    engine = OpenaiEngine("basic", Openai(server.url))
+    engine.adopt(Team("basic", (Agent("one"),)))
+    assert engine.generate(asks_of(1), [0])[0].text
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"base_url": "https://me:secret@host/v1"}, "base_url holds a key"),
+        ({"names": ("one",)}, "names has 'one'; give SEAT=NAME"),
+        ({"most_money": 3.0}, "most_money needs price_prompt and price_answer"),
+        ({"at_once": 0}, "at_once is 0"),
+        ({"retries": -1}, "retries is -1"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(TeamtuneError, match=said):
+        Openai(**options)
+
+
+def test_options_of_another_engine_are_errors() -> None:
+    with pytest.raises(TeamtuneError, match=r"engine\.openai has no use with engine\.kind transformers"):
+        EngineSpec(openai=Openai("http://127.0.0.1/v1"))
+
+
+# In a recipe
+
+
+def baselines(server: OddServer, out: Path, *more: str) -> None:
+    small = ["--task", "tests.easy_task", "--test", "3", "--votes", "1", "--debaters", "2", "--model", "gpt-x"]
+    engine = ["--engine.kind", "openai", "--engine.openai.base-url", server.url]
+    command(["baselines", *small, *engine, "--out", str(out), *more])
+
+
+def test_a_recipe_stops_at_a_cap_and_goes_on(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is asked twice, the key is nowhere on the disk, and the table counts the tokens that the server told."""
+    with pytest.raises(SystemExit) as stop:
+        baselines(server, tmp_path / "run", "--engine.openai.most-tokens", "200", "--engine.openai.at-once", "2")
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "tokens are spent of engine.openai.most_tokens 200; raise it" in said
+    asked = sum(server.tries.values())
+    assert 13 <= asked <= 15
+    baselines(server, tmp_path / "run")
+    assert sum(server.tries.values()) == 3 * (3 + 3 + 4), "as often as without a stop"
+    lines = (tmp_path / "run/spent.jsonl").read_text().splitlines()
+    assert len(lines) == 30
+    table = {row["system"]: row for row in read_table(tmp_path / "run/comparison").rows()}
+    assert table["SA"]["prompt_tokens"] == 10 and table["MA"]["completion_tokens"] == 15
+    for file in (tmp_path / "run").rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_a_name_for_a_seat_that_is_not_there_is_an_error(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        baselines(server, tmp_path / "run", "--engine.openai.names", "verifer=x")
+    assert "no seat is 'verifer'; give generator, verifier, refiner" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
