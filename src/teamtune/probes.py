@@ -17,8 +17,7 @@ from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Engine
 from teamtune.train.examples import Example
 from teamtune.train.fit import Fit, fit
-from teamtune.train.forward import batch_of
-from teamtune.train.losses import token_logprobs
+from teamtune.train.forward import batch_of, logprobs
 from teamtune.train.objective import Sft
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Ask, Completion, Message, Row, Sampling, Team, TeamtuneError
@@ -69,7 +68,7 @@ def distance(done: Sequence[Completion], model: TeamModel, seat: str) -> tuple[f
         if not one.token_ids or one.logprobs is None or one.prompt_ids is None:
             continue
         ids, mask = batch_of(model, [Example(list(one.prompt_ids), list(one.token_ids))])
-        mine = token_logprobs(model(ids, [seat]), ids)[0, mask[0]]
+        mine = logprobs(model, ids, [seat], mask)[mask]
         told = torch.tensor(one.logprobs, device=mine.device)
         total, tokens = total + float((mine - told).abs().sum()), tokens + len(told)
     if not tokens:

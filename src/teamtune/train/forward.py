@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from teamtune.train import losses
 from teamtune.train.examples import Example, padded
 from teamtune.train.team import TeamModel
 
@@ -21,10 +22,53 @@ def forward(
     heat: the temperature of each row, which its logits are divided by.
     """
     ids, mask = batch_of(model, [one for _, one in rows])
-    logits = model(ids, [agent for agent, _ in rows])
-    if heat is not None and any(one != 1 for one in heat):
-        logits = logits / torch.tensor(heat, device=logits.device)[:, None, None]
-    return losses.token_logprobs(logits, ids), mask
+    return logprobs(model, ids, [agent for agent, _ in rows], mask, heat), mask
+
+
+def logprobs(
+    model: TeamModel,
+    ids: Int[Tensor, "rows length"],
+    agents: Sequence[str] | None,
+    mask: Bool[Tensor, "rows length"],
+    heat: Sequence[float] | None = None,
+) -> Float[Tensor, "rows length"]:
+    """Log-probability of the tokens in the mask, 0 elsewhere. agents None: under the frozen base.
+
+    heat: the temperature of each row, which its logits are divided by.
+    """
+    heats = None if heat is None or all(one == 1 for one in heat) else torch.tensor(heat, device=ids.device)
+
+    def chosen(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        logits = logits.float() if heats is None else logits.float() / heats[rows, None]
+        return -F.cross_entropy(logits, targets, reduction="none")
+
+    found = torch.zeros(mask.shape, device=ids.device)
+    found[mask] = at_targets(model, ids, agents, mask, chosen)
+    return found
+
+
+def at_targets(
+    model: TeamModel,
+    ids: Int[Tensor, "rows length"],
+    agents: Sequence[str] | None,
+    mask: Bool[Tensor, "rows length"],
+    told: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Float[Tensor, "targets ..."]:
+    """What `told(logits, targets, rows)` says of the tokens in the mask, row by row.
+
+    Logits are made for these tokens alone, and so many at a time that they stay below `MOST_LOGITS`; with gradients
+    they are made again on the way back, so that a large vocabulary never lies whole in memory.
+    """
+    rows, places = mask[:, 1:].nonzero(as_tuple=True)  # the logits at a token predict the next one
+    states, targets = model.states(ids, agents)[rows, places], ids[rows, places + 1]
+
+    def part(*given: Tensor) -> Tensor:
+        return told(model.logits(given[0]), *given[1:])
+
+    parts = list(zip(*(t.split(model.chunk) for t in (states, targets, rows)), strict=True))
+    if len(parts) > 1 and torch.is_grad_enabled():
+        return torch.cat([checkpoint(part, *one, use_reentrant=False) for one in parts])
+    return torch.cat([part(*one) for one in parts])
 
 
 def valued(
@@ -42,7 +86,8 @@ def surprises(
     """How much each answer surprises the frozen base, up to each of its tokens: log(1 + x) with x the negative
     log-probability of the token, of all tokens so far, of those after the answer's first quarter (an answer in a
     discussion may open with words on the others'), and of the least likely one."""
-    found = torch.where(mask, -losses.token_logprobs(model.base(ids), ids), 0.0)
+    with torch.no_grad():
+        found = -logprobs(model, ids, None, mask)
     late = torch.where(mask.cumsum(-1) > mask.sum(-1, keepdim=True) // 4, found, 0.0)
     return torch.stack([found, found.cumsum(-1), late.cumsum(-1), found.cummax(-1).values], dim=-1).log1p()
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from teamtune.credit.advantage import gae, whitened
 from teamtune.models import told_when_full
 from teamtune.train.examples import Example, Sampled, Valued
-from teamtune.train.forward import batch_of
-from teamtune.train.losses import token_logprobs
+from teamtune.train.forward import at_targets, batch_of, logprobs
 from teamtune.train.objective import Item
 from teamtune.train.team import TeamModel
 
@@ -72,21 +73,28 @@ def looked(
     for micro in micros:
         group = [by_name[item.agent, item.number] for item in micro]
         ids, mask = batch_of(model, [one.example for one in group])
-        heat = torch.tensor([one.temperature for one in group], device=ids.device)[:, None, None]
+        heat = [one.temperature for one in group]
         with told_when_full(f"{len(group)} answers to look at", "lower ppo.fit.micro_tokens"), autocast:
-            logits = model(ids, [one.policy for one in group])
-            plain = token_logprobs(logits, ids)
-            logits = logits / heat
-            own = token_logprobs(logits, ids)
-            spread = torch.stack([_entropy(row.float()) for row in logits])  # row by row: it takes much memory
-            base = token_logprobs(model.base(ids) / heat, ids)
-        for row, one in enumerate(group):
-            here = mask[row]
+            seen = at_targets(model, ids, [one.policy for one in group], mask, partial(_seen, torch.tensor(heat)))
+            base = logprobs(model, ids, None, mask, heat)[mask]
+        lengths = mask.sum(-1).tolist()
+        for one, own, under in zip(group, seen.split(lengths), base.split(lengths), strict=True):
             told = torch.tensor(one.sampled, device=ids.device)
-            entropy = float(F.pad(spread[row, :-1], (1, 0))[here].mean())
-            gap = float((plain[row, here] - told).abs().mean())
-            found[one.policy, one.number] = Look(own[row, here].tolist(), base[row, here].tolist(), entropy, gap, [])
+            gap = float((own[:, 0] - told).abs().mean())
+            look = Look(own[:, 1].tolist(), under.tolist(), float(own[:, 2].mean()), gap, [])
+            found[one.policy, one.number] = look
     return found
+
+
+def _seen(heat: Tensor, logits: Tensor, targets: Tensor, rows: Tensor) -> Float[Tensor, "targets 3"]:
+    """Of every token: its log-probability at temperature 1 and at its row's, and the entropy there."""
+    logits = logits.float()
+    plain = -F.cross_entropy(logits, targets, reduction="none")
+    logits = logits / heat.to(logits.device)[rows, None]
+    spread = logits.log_softmax(-1)
+    # Just as `forward.logprobs` does, so that the first step's ratios are exactly 1.
+    own = -F.cross_entropy(logits, targets, reduction="none")
+    return torch.stack([plain, own, -(spread.exp() * spread).sum(-1)], dim=-1)
 
 
 @torch.no_grad()
@@ -119,11 +127,6 @@ def where(place: int, number: int) -> str:
 def value_of(policy: str) -> str:
     """The agent that holds a policy's values."""
     return f"{policy}-value"
-
-
-def _entropy(logits: Float[torch.Tensor, "length vocabulary"]) -> Float[torch.Tensor, " length"]:
-    logs = logits.log_softmax(-1)
-    return -(logs.exp() * logs).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)

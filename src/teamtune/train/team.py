@@ -56,6 +56,8 @@ class Lora:
 
 
 HEAD, HEAD_FILE = "head.", "head.safetensors"
+MOST_LOGITS = 2**27
+"""logits that are in memory at a time: half a gigabyte in float32"""
 
 
 HINTS = 4
@@ -86,6 +88,23 @@ class Head(torch.nn.Module):
         return head.to(device)
 
 
+def projected(model: Any, states: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens vocabulary"]:
+    """Logits of states, as the model's family makes them (Gemma 2 caps them, Cohere and Granite scale them)."""
+    logits, config = model.get_output_embeddings()(states), model.config.get_text_config()
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if not cap else cap * torch.tanh(logits / cap)
+
+
+@torch.inference_mode()
+def projects(model: Any) -> bool:
+    """Whether `projected` gives the model's own logits, tried on four tokens."""
+    ids = torch.arange(4, device=model.device)[None]
+    out = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    found = projected(model, out.hidden_states[-1])
+    return found.shape == out.logits.shape and torch.allclose(found, out.logits, rtol=1e-2, atol=1e-2)
+
+
 class TeamModel:
     """A PEFT model whose adapters are named after the agents. The base never trains."""
 
@@ -96,6 +115,9 @@ class TeamModel:
         self.agents = list(agents)
         self.heads = dict(heads or {})
         self.mixes = mixes(model, self.agents[0])
+        self.projects = projects(model)
+        self.chunk = max(1, MOST_LOGITS // model.config.get_text_config().vocab_size)
+        """tokens whose logits are in memory at a time"""
         self._own: dict[str, list[torch.nn.Parameter]] = {agent: [] for agent in self.agents}
         for name, parameter in model.named_parameters():
             mine = [agent for agent in self.agents if f".{agent}." in name and "lora_" in name]
@@ -179,10 +201,24 @@ class TeamModel:
     @torch.no_grad()
     def base(self, ids: Int[Tensor, "rows length"]) -> Float[Tensor, "rows length vocabulary"]:
         """Logits of the frozen base."""
-        with self.model.disable_adapter():
-            return self.model(input_ids=ids, use_cache=False).logits
+        return self._run(ids, None).logits
 
-    def _run(self, ids: Tensor, agents: Sequence[str], **asked: Any) -> Any:
+    def states(
+        self, ids: Int[Tensor, "rows length"], agents: Sequence[str] | None
+    ) -> Float[Tensor, "rows length width"]:
+        """What `logits` makes the logits of every token from; None: of the frozen base."""
+        if not self.projects:
+            return self._run(ids, agents).logits
+        return self._run(ids, agents, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+
+    def logits(self, states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
+        """The logits of some tokens, so that those of all need never be in memory at once."""
+        return projected(self.model, states) if self.projects else states
+
+    def _run(self, ids: Tensor, agents: Sequence[str] | None, **asked: Any) -> Any:
+        if agents is None:
+            with self.model.disable_adapter():
+                return self.model(input_ids=ids, use_cache=False, **asked)
         # Padding on the right needs no mask under causal attention: no real token sees it.
         alone = len(set(agents)) == 1
         if alone:
