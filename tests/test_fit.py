@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -223,3 +225,127 @@ def test_a_fit_that_diverges_stops_and_names_agent_step_and_rate(
     with pytest.raises(TeamtuneError, match=r"of verifier is (nan|inf) at step \d+; the rate 1e\+30 is too high"):
         list(steps)
     assert not list(tmp_path.rglob("adapter_model.safetensors"))
+
+
+# What decides how much memory a fit takes, and nothing else
+
+
+def trained(tiny: str, folder: Path, objective: Objective, options: train_fit.Fit, lora: Lora = LORA) -> list[Row]:
+    rows = rows_for(objective, {"generator": 8, "verifier": 8, "refiner": 8})
+    return list(fit(folder, rows, team(tiny), AGENTS, lora, objective, options))
+
+
+def same(one: Path, other: Path, rtol: float = 1e-3, atol: float = 1e-5) -> None:
+    for agent in AGENTS:
+        found = weights(other, agent)
+        for name, tensor in weights(one, agent).items():
+            torch.testing.assert_close(found[name], tensor, rtol=rtol, atol=atol)
+
+
+OBJECTIVES = [Sft(), Preference(beta=0.2, nll=0.1), Policy(kl=0.1)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["sft", "dpo", "ppo"])
+def test_one_batch_of_eight_is_eight_of_one(tiny: str, tmp_path: Path, objective: Objective) -> None:
+    """Micro-batches of single rows (a row that is longer than their limit stands alone) beside one of all rows."""
+    options = Fit(rate=1e-2, batch=8, epochs=3)
+    whole = trained(tiny, tmp_path / "whole", objective, replace(options, micro_tokens=100_000))
+    ones = trained(tiny, tmp_path / "ones", objective, replace(options, micro_tokens=1))
+    same(tmp_path / "whole", tmp_path / "ones")
+    for a, b in zip(whole, ones, strict=True):
+        assert a.keys() == b.keys() and all(b[name] == pytest.approx(a[name], rel=1e-3, abs=1e-5) for name in a)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["sft", "dpo", "ppo"])
+def test_activations_may_be_computed_again(
+    tiny: str, tmp_path: Path, objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same adapters, agent by agent, though each layer runs twice."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    runs = 0
+    forward = LlamaMLP.forward
+
+    def counted(self: LlamaMLP, *given: torch.Tensor) -> torch.Tensor:
+        nonlocal runs
+        runs += torch.is_grad_enabled()
+        return forward(self, *given)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
+    options = Fit(rate=1e-2, batch=4, epochs=2)
+    trained(tiny, tmp_path / "once", objective, options)
+    once, runs = runs, 0
+    trained(tiny, tmp_path / "again", objective, replace(options, checkpoint=True))
+    assert runs >= 2 * once
+    same(tmp_path / "once", tmp_path / "again")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["sft", "dpo", "ppo"])
+def test_the_logits_of_all_tokens_need_never_be_there(
+    tiny: str, tmp_path: Path, objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five tokens' logits at a time, and never a prompt's, beside all of them at once."""
+    from teamtune.train import team as team_module
+    from teamtune.train.team import TeamModel
+
+    most: list[int] = []
+    logits = TeamModel.logits
+
+    def watched(self: TeamModel, states: torch.Tensor) -> torch.Tensor:
+        most.append(states.shape[0])
+        return logits(self, states)
+
+    monkeypatch.setattr(TeamModel, "logits", watched)
+    options = Fit(rate=1e-2, batch=4, epochs=2, micro_tokens=100_000)
+    trained(tiny, tmp_path / "whole", objective, options)
+    assert max(most) > 30
+    most.clear()
+    monkeypatch.setattr(team_module, "MOST_LOGITS", 5 * 300)
+    trained(tiny, tmp_path / "parts", objective, options)
+    assert max(most) <= 5
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_model_that_makes_its_logits_in_its_own_way_keeps_them_whole(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from teamtune.train import team as team_module
+
+    trained(tiny, tmp_path / "apart", Sft(), Fit(rate=1e-2))
+    monkeypatch.setattr(team_module, "projected", lambda model, states: states.new_zeros(1, 4, 3))
+    trained(tiny, tmp_path / "whole", Sft(), Fit(rate=1e-2))
+    same(tmp_path / "apart", tmp_path / "whole")
+
+
+# Other adapters, another base
+
+
+def test_rank_stabilised_adapters_say_so_and_learn(tiny: str, tmp_path: Path) -> None:
+    options = Fit(rate=1e-2, batch=4, epochs=2)
+    lines = trained(tiny, tmp_path, Sft(), options, Lora(rank=16, alpha=16, rslora=True))
+    assert lines[-1]["verifier/loss"] < lines[0]["verifier/loss"]
+    config = json.loads((tmp_path / "verifier" / "adapter_config.json").read_text())
+    assert config["use_rslora"] is True
+
+
+def test_a_base_in_four_bits_trains_adapters(brief: str, tmp_path: Path) -> None:
+    """QLoRA: the base's linear layers are in NF4; the first loss is near that of the whole base, and falls."""
+    bits = pytest.importorskip("bitsandbytes")
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from teamtune.train.team import TeamModel
+
+    shape = {"hidden_size": 128, "intermediate_size": 256}  # bitsandbytes packs 64 weights and more
+    LlamaForCausalLM(LlamaConfig.from_pretrained(brief, **shape)).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(brief).save_pretrained(tmp_path / "base")
+    brief = str(tmp_path / "base")
+
+    options = Fit(rate=1e-2, batch=4, epochs=3)
+    model = TeamModel.open(team(brief), AGENTS, Lora(rank=4, alpha=8, bits=4))
+    packed = [m for m in model.model.modules() if isinstance(m, bits.nn.Linear4bit)]
+    assert len(packed) == 14 and packed[0].weight.dtype == torch.uint8
+    four = trained(brief, tmp_path / "four", Sft(), options, Lora(rank=4, alpha=8, bits=4))
+    whole = trained(brief, tmp_path / "whole", Sft(), options)
+    assert four[0]["verifier/loss"] == pytest.approx(whole[0]["verifier/loss"], rel=0.2)
+    assert four[0]["verifier/loss"] != whole[0]["verifier/loss"]
+    assert four[-1]["verifier/loss"] < four[0]["verifier/loss"]

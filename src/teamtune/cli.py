@@ -166,7 +166,18 @@ def run_recipe(
     if dry:
         print_plan(cfg, plan(cfg))
         return
-    finish(write_report(recipe(cfg, command_line([*name.split(), *args])).path))
+    together()
+    done = recipe(cfg, command_line([*name.split(), *args]))
+    if not done.follows:
+        finish(write_report(done.path))
+
+
+def together() -> None:
+    """Under `accelerate launch`, meet the other processes now: later the first one works while they wait."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from teamtune.models import state
+
+        state()
 
 
 def report(args: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,11 +19,20 @@ PIECE = 65_536  # bytes
 HOUSE = Path(__file__).parent / "house" / "model"
 
 
-def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+def state() -> Any:
+    """What accelerate knows of this process: its device, and its place among those that a launcher started.
+
+    The first call meets the other processes, so that all must make it.
+    """
     from accelerate import PartialState
 
-    found = PartialState().device
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=several and not torch.cuda.is_available())
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    found = state().device
     return found if found is not None else torch.device("cpu")
 
 
@@ -154,10 +164,11 @@ def listed_stops(path: str) -> int | list[int] | None:
         return AutoConfig.from_pretrained(path).eos_token_id
 
 
-def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
+def load_model(name: str, dtype: str = "auto", bits: int = 16) -> tuple[Any, Any]:
     """The model, in evaluation mode on this machine's device, and its tokenizer.
 
-    `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU. Raises TeamtuneError where the model cannot be had.
+    `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; `bits` 4 keeps the linear layers' weights in NF4. Raises
+    TeamtuneError where the model cannot be had.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -173,14 +184,27 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
         cached = not Path(path).exists() and not hub_answers()
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=cached)
         with told_when_full(f"model {name!r} on {where}", "take a smaller one or --engine.dtype bfloat16"):
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=cached
-            )
-            return model.to(where).eval(), tokenizer
+            given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": cached}
+            given |= {"quantization_config": four_bits(given["dtype"]), "device_map": {"": where}} if bits == 4 else {}
+            model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **given)
+            return (model if bits == 4 else model.to(where)).eval(), tokenizer
     except TeamtuneError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise _explained(name, path, error) from error
+
+
+def four_bits(dtype: torch.dtype) -> Any:
+    """NF4 with double quantisation, as QLoRA has it; computed with in `dtype`."""
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise TeamtuneError("a base in 4 bits needs bitsandbytes; pip install 'teamtune[qlora]', or take lora.bits 16")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 @contextmanager

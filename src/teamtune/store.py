@@ -92,6 +92,9 @@ class Run(AbstractContextManager["Run"]):
     def __init__(self, path: str | Path, config: object, command: str = "", track: Track = "none") -> None:
         """track: where metrics go besides metrics.jsonl; it does not make a run another one."""
         self.path = Path(path)
+        self.follows = follows()
+        if self.follows:
+            track = "none"
         self._track: Track = track
         self._tracker: Tracker | None = None
         self._tracked: dict[str, int] = {}
@@ -100,6 +103,8 @@ class Run(AbstractContextManager["Run"]):
             raise TeamtuneError(f"--out is {str(path)!r}, the current folder; give the run a folder of its own")
         self._metrics = Log(self.path / "metrics.jsonl")
         self._lock = FileLock(self.path / ".lock", blocking=False, thread_local=False)
+        if self.follows:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with self._lock:
@@ -138,6 +143,8 @@ class Run(AbstractContextManager["Run"]):
         """
         folder = self.path / name
         made = _made(fn, args, kwargs, self.path)
+        if self.follows:
+            return _awaited(folder, made)
         if not _agrees(folder / "DONE.json", made):
             self._seal(folder, made, _call(fn, args, kwargs))
         return read_table(folder)
@@ -147,6 +154,8 @@ class Run(AbstractContextManager["Run"]):
         the files that it kept in the stage's folder. If it returns None, the folder is the result."""
         folder = self.path / name
         made = _made(fn, (folder, *args), kwargs, self.path)
+        if self.follows:
+            return _awaited(folder, made)
         opened = folder / "OPEN.json"
         if not _agrees(folder / "DONE.json", made):
             if not _agrees(opened, made):
@@ -164,10 +173,15 @@ class Run(AbstractContextManager["Run"]):
         @wraps(fn)
         def logged(*given: Any, **named: Any) -> None:
             for count, line in enumerate(fn(*given, **named)):
+                if self.follows:
+                    continue
                 if count == 0:
                     self.rewind(name, line["step"])
                 self.log(name, **line)
 
+        folder = self.path / name
+        if self.follows and not _agrees(folder / "DONE.json", _made(fn, (folder, *args), kwargs, self.path)):
+            _call(logged, (folder, *args), kwargs)()  # all processes train
         return self.work(name, logged, *args, **kwargs)
 
     def _seal(self, folder: Path, made: Row, call: Callable[[], Any]) -> None:
@@ -212,6 +226,19 @@ class Run(AbstractContextManager["Run"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def follows() -> bool:
+    """Whether this is one of several processes (`accelerate launch`) and not the first, which alone writes: the others
+    wait for its stages, and take part where all train."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
+def _awaited(folder: Path, made: Row) -> Table:
+    """The stage, once the first process has sealed it; where that one fails, the launcher ends all."""
+    while not _agrees(folder / "DONE.json", made):
+        time.sleep(0.2)
+    return read_table(folder)
 
 
 def canonical(value: object, base: Path) -> Any:

@@ -123,6 +123,10 @@ class VllmEngine:
     # ---- vLLM
 
     def _open(self, rank: int, adapters: int) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise TeamtuneError(
+                "vLLM has processes of its own and does not open under a launcher; serve it and take engine.kind openai"
+            )
         vllm = library("vllm")
         on_cpu = library("vllm.platforms").current_platform.is_cpu()
         given = arguments(self.path, self.options, self.rows, self.dtype, on_cpu) | lora_arguments(

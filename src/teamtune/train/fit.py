@@ -16,7 +16,7 @@ import math
 import random
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from rich.progress import Progress
 
 from teamtune.engines.render import Renderer
 from teamtune.models import native_bfloat16, told_when_full
-from teamtune.train import losses
+from teamtune.train import losses, processes
 from teamtune.train.examples import judged_example, pair_example, sampled_example, sft_example
 from teamtune.train.hints import start_heads
 from teamtune.train.objective import (
@@ -43,7 +43,7 @@ from teamtune.train.objective import (
 )
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.train.team import HINTS, Lora, TeamModel
-from teamtune.types import Row, Team, TeamtuneError
+from teamtune.types import BESIDE, Row, Team, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,13 @@ class Fit:
     """AdamW's decay of squared gradients"""
     clip: float = 1.0
     """largest gradient norm of one agent"""
-    micro_tokens: int = 0
+    micro_tokens: int = field(default=0, metadata=BESIDE)
     """ids in one forward pass, padding included; 0 takes 4,096 on a CPU, for its caches, and 16,384 elsewhere"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the forward pass; auto is bfloat16 where the machine computes in it natively, else float32"""
-    save_every: int = 50
+    checkpoint: bool = field(default=False, metadata=BESIDE)
+    """compute activations again on the way back: far less memory, about a third more time"""
+    save_every: int = field(default=50, metadata=BESIDE)
     """steps between two states to resume from"""
 
     def __post_init__(self) -> None:
@@ -122,7 +124,7 @@ def fit_model(
         reference = reference_of(
             folder, model, first_epoch(items, schedules, options, model), objective, autocast(model, options)
         )
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(stderr=True, quiet=not processes.is_main())) as progress:
         bar = progress.add_task(folder.name, total=steps, completed=done)
         for step in range(done, steps):
             batches = {a: [items[a][i] for i in plan[step]] for a, plan in schedules.items() if step < len(plan)}
@@ -134,12 +136,13 @@ def fit_model(
                 line |= {f"{agent}/{name}": value for name, value in sums[agent].items()}
             yield line
             # Only after its line is logged: a state must never be ahead of the metrics.
-            if (step + 1) % options.save_every == 0 and step + 1 < steps:
+            if (step + 1) % options.save_every == 0 and step + 1 < steps and processes.is_main():
                 keep(folder, model, optimizers, step + 1)
             progress.update(bar, completed=step + 1)
-    for agent in model.agents:
-        model.save(agent, folder / agent)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    if processes.is_main():
+        for agent in model.agents:
+            model.save(agent, folder / agent)
+        shutil.rmtree(folder / "state", ignore_errors=True)
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], options: Fit) -> torch.optim.Optimizer:
@@ -189,12 +192,14 @@ def first_epoch(
     counts = {agent: math.ceil(len(own) / options.batch) for agent, own in items.items()}
     for step in range(max(counts.values())):
         now = [items[a][i] for a, plan in schedules.items() if step < counts[a] for i in plan[step]]
-        yield from packed(now, micro_tokens(model, options), model.mixes)
+        yield from micro_batches(now, model, options)
 
 
-def micro_tokens(model: TeamModel, options: Fit) -> int:
-    """Ids in one forward pass, on the device that the model is on."""
-    return options.micro_tokens or (4_096 if model.device.type == "cpu" else 16_384)
+def micro_batches(items: Sequence[Item], model: TeamModel, options: Fit) -> Iterator[list[Item]]:
+    """The micro-batches of one step. Where activations are computed again, agents do not mix: by then the adapters of
+    a mixed batch are no longer set."""
+    tokens = options.micro_tokens or (4_096 if model.device.type == "cpu" else 16_384)
+    return packed(items, tokens, model.mixes and not options.checkpoint)
 
 
 def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[list[Item]]:
@@ -227,14 +232,16 @@ def backward(
     weights = Weighted.of(batches)
     sums: dict[str, dict[str, float]] = {agent: {} for agent in batches}
     items = [item for batch in batches.values() for item in batch]
-    for micro in packed(items, micro_tokens(model, options), model.mixes):
-        with told_when_full(f"a micro-batch of {len(micro)} rows", "lower micro_tokens of the fit"):
-            with autocast(model, options):
-                found = micro_losses(model, micro, objective, weights, reference)
-            found.total.backward()
-        for agent, name, value in found.reports:
-            sums[agent][name] = sums[agent].get(name, 0.0) + value
-    return sums
+    mend = "lower micro_tokens of the fit, or set its checkpoint"
+    with model.computing_again(options.checkpoint):
+        for micro in processes.share(micro_batches(items, model, options)):
+            with told_when_full(f"a micro-batch of {len(micro)} rows", mend):
+                with autocast(model, options):
+                    found = micro_losses(model, micro, objective, weights, reference)
+                found.total.backward()
+            for agent, name, value in found.reports:
+                sums[agent][name] = sums[agent].get(name, 0.0) + value
+    return processes.add_up((p for agent in batches for p in model.parameters(agent)), sums)
 
 
 def update(

@@ -11,10 +11,11 @@ from teamtune.engines.transformers import TransformersEngine
 from teamtune.models import load_model
 from teamtune.play import Engine
 from teamtune.scorer import LearnedScorer
+from teamtune.train import processes
 from teamtune.train.policies import Learner, Ppo
 from teamtune.train.samples import value_of
 from teamtune.train.team import Lora, TeamModel
-from teamtune.types import SCORER, Agent, Team
+from teamtune.types import SCORER, Agent, Team, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,13 @@ def hosted(team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: Engi
     A policy goes on from its seat's adapter, or starts as the base; its values start at 0. Seats that are no policies
     play as they are.
     """
+    if processes.count() > 1:
+        raise TeamtuneError(
+            f"PPO trains in one process, and this is one of {processes.count()}; run it without a launcher"
+        )
+    if spec.kind != "transformers":
+        told = f"PPO samples from the very weights that it trains, and engine.kind {spec.kind} has others"
+        raise TeamtuneError(f"{told}; take transformers")
     seats: dict[str, Engine] = {}
     learners: list[Learner] = []
     for base in team.models:
@@ -46,7 +54,7 @@ def hosted(team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: Engi
 def _one_base(
     team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: EngineSpec, seed: int
 ) -> tuple[TeamModel, Mapping[str, Engine]]:
-    base, tokenizer = load_model(team.model, spec.dtype)
+    base, tokenizer = load_model(team.model, spec.dtype, lora.bits)
     values = [value_of(name) for name in policies] if ppo.has_values else []
     whole = replace(team, agents=(*team.agents, *map(Agent, values)))
     scoring = [SCORER] if SCORER in team.names else []

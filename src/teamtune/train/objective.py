@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from teamtune.train import losses
+from teamtune.train import losses, processes
 from teamtune.train.examples import Example, Judged, Pair, Sampled, Valued
 from teamtune.train.forward import batch_of, forward, scored, spread, valued
 from teamtune.train.losses import PairLoss
@@ -264,15 +264,18 @@ def reference_of(
     file = folder / "reference.safetensors"
     if file.exists():
         return load_file(file)
-    found: dict[str, dict[int, Tensor]] = {agent: {} for agent in model.agents}
-    for micro in micros:
+    own: list[tuple[str, int, list[float]]] = []
+    for micro in processes.share(micros):
         with autocast:
             both, _ = _pair_logprobs(model, micro, objective)
-        for item, row in zip(micro, both.float().cpu(), strict=True):
-            found[item.agent][item.number] = row
-    table = {agent: torch.stack([rows[i] for i in range(len(rows))]) for agent, rows in found.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name("reference.tmp")
-    save_file(table, draft)
-    draft.rename(file)
+        own += [(item.agent, item.number, row) for item, row in zip(micro, both.tolist(), strict=True)]
+    found: dict[str, dict[int, list[float]]] = {agent: {} for agent in model.agents}
+    for agent, number, row in processes.gathered(own):
+        found[agent][number] = row
+    table = {agent: torch.tensor([rows[i] for i in range(len(rows))]) for agent, rows in found.items()}
+    if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name("reference.tmp")
+        save_file(table, draft)
+        draft.rename(file)
     return table

@@ -11,16 +11,18 @@ beside the adapter, in head.safetensors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from teamtune.adapters import attach, mixes
 from teamtune.models import load_model
@@ -35,6 +37,10 @@ class Lora:
     alpha: int = 32
     targets: str = "all-linear"
     """all-linear, or names of modules with commas between: q_proj,v_proj"""
+    rslora: bool = False
+    """scale by alpha / sqrt(rank), so that a high rank learns no slower (Kalajdzievski 2023)"""
+    bits: Literal[16, 4] = 16
+    """of the frozen base's weights while adapters train; 4 is QLoRA (NF4, Dettmers et al. 2023)"""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -51,6 +57,7 @@ class Lora:
             lora_alpha=self.alpha,
             lora_dropout=0.0,
             target_modules=targets,
+            use_rslora=self.rslora,
             task_type="CAUSAL_LM",
         )
 
@@ -111,6 +118,9 @@ class TeamModel:
     def __init__(self, model: Any, tokenizer: Any, agents: Sequence[str], heads: Mapping[str, Head] | None = None):
         # PEFT mixes adapters in one batch in evaluation mode only; there is no dropout to miss.
         self.model = model.eval()
+        for module in model.modules():
+            if type(module).__name__ == "Linear4bit":  # in evaluation mode a CPU's has no gradients
+                module.training = True
         self.tokenizer = tokenizer
         self.agents = list(agents)
         self.heads = dict(heads or {})
@@ -142,7 +152,7 @@ class TeamModel:
         A new adapter's start depends on (seed, agent) alone, so it is the same whoever else is trained. Agents named
         in `heads` have a head, which starts at 0 and takes `hints`, where their adapter brings none along.
         """
-        base, tokenizer = load_model(team.model, dtype)
+        base, tokenizer = load_model(team.model, dtype, lora.bits)
         return TeamModel.around(base, tokenizer, team, agents, lora, seed, heads, hints)
 
     @staticmethod
@@ -225,6 +235,24 @@ class TeamModel:
             self.model.set_adapter(agents[0])
         self.thaw()
         return self.model(input_ids=ids, use_cache=False, **({} if alone else {"adapter_names": list(agents)}), **asked)
+
+    @contextmanager
+    def computing_again(self, on: bool) -> Iterator[None]:
+        """Inside, the activations of every layer are computed again on the way back (gradient checkpointing)."""
+        layers = [one for one in self.model.modules() if isinstance(one, GradientCheckpointingLayer)] if on else []
+        if on and not layers:
+            raise TeamtuneError("this model's layers cannot be computed again; leave the fit's checkpoint out")
+        if on:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for layer in layers:  # the layers alone: what is in them stays in evaluation mode
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+            if on:
+                self.model.gradient_checkpointing_disable()
 
     def thaw(self) -> None:
         """Choosing an active adapter makes PEFT freeze the others; they only wait for their rows."""

@@ -1,0 +1,59 @@
+"""Several processes on one fit, as `accelerate launch` starts them: each takes some of a step's micro-batches, and the
+gradients are added up. A row's loss is divided by its agent's whole step, so that the sum is that of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from accelerate.utils import gather_object
+
+from teamtune.models import state
+
+T = TypeVar("T")
+Sums = dict[str, dict[str, float]]
+"""per agent, what its steps report by name"""
+
+
+def count() -> int:
+    """Processes of this fit."""
+    return state().num_processes
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return state().is_main_process
+
+
+def share(items: Iterable[T]) -> list[T]:
+    """What this process takes of them: every n-th."""
+    return list(islice(items, state().process_index, None, count()))
+
+
+def gathered(own: Sequence[T]) -> list[T]:
+    """The shares of all processes, in the order of processes."""
+    return list(own) if count() == 1 else gather_object(list(own))
+
+
+def add_up(parameters: Iterable[torch.nn.Parameter], sums: Sums) -> Sums:
+    """Add up the gradients of all processes in place, and what they report."""
+    if count() == 1:
+        return sums
+    own = list(parameters)
+    for parameter in own:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.flatten().float() for p in own if p.grad is not None])
+    torch.distributed.all_reduce(flat)
+    for parameter, part in zip(own, flat.split([p.numel() for p in own]), strict=True):
+        assert parameter.grad is not None
+        parameter.grad.copy_(part.view_as(parameter))
+    total: Sums = {agent: {} for agent in sums}
+    for reported in gathered([sums]):
+        for agent, names in reported.items():
+            for name, value in names.items():
+                total[agent][name] = total[agent].get(name, 0.0) + value
+    return total

@@ -1,0 +1,112 @@
+"""Several processes under a launcher train what one process trains, and only the first one writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import surroundings
+from teamtune.store import read_table
+
+MALT = ["malt", "--task", "tests.easy_task", "--train", "8", "--test", "3", "--width", "2", "--votes", "1"]
+MALT += [
+    "--baselines",
+    "none",
+    "--sampling.max-tokens",
+    "12",
+    "--sft.precision",
+    "float32",
+    "--dpo.precision",
+    "float32",
+]
+MALT += ["--sft.batch", "6", "--sft.rate", "1e-3", "--sft.micro-tokens", "300", "--dpo.micro-tokens", "300"]
+
+
+def launched(processes: int, *args: str) -> subprocess.CompletedProcess[str]:
+    """A command of Teamtune in so many processes on the CPU, by torchrun, as `accelerate launch` starts those of GPUs;
+    of CPU processes it starts one alone where there is no MPI."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    line = [sys.executable, *(launcher if processes > 1 else ["-m"]), "teamtune", *args]
+    env = surroundings()
+    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def runs(brief: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same recipe in one process and in two."""
+    folder = tmp_path_factory.mktemp("runs")
+    for count in (1, 2):
+        done = launched(count, *MALT, "--model", brief, "--out", str(folder / str(count)))
+        assert done.returncode == 0, done.stderr[-3000:]
+    return {count: folder / str(count) for count in (1, 2)}
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_train_the_same_adapters_as_one(runs: dict[int, Path]) -> None:
+    for stage in ("sft", "dpo"):
+        for agent in ("generator", "verifier", "refiner"):
+            if stage == "dpo" and agent == "generator":
+                continue
+            one, two = (load_file(runs[n] / stage / agent / "adapter_model.safetensors") for n in (1, 2))
+            assert one.keys() == two.keys()
+            for name, tensor in one.items():
+                torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+            assert any(tensor.abs().sum() > 0 for name, tensor in one.items() if "lora_B" in name)
+
+
+def test_both_tell_the_same_metrics_once(runs: dict[int, Path]) -> None:
+    one, two = metrics(runs[1]), metrics(runs[2])
+    assert [(line["stage"], line["step"]) for line in one] == [(line["stage"], line["step"]) for line in two]
+    assert len(one) == len({(line["stage"], line["step"]) for line in one}) > 4
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert theirs[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-3, abs=1e-5)), name
+    first = {line["stage"]: line for line in reversed(two)}["dpo"]
+    assert first["verifier/loss"] == pytest.approx(0.6931472, abs=1e-6), "step 0 meets the reference exactly"
+
+
+def test_only_the_first_process_writes(runs: dict[int, Path]) -> None:
+    turns = [read_table(runs[n] / "turns").rows() for n in (1, 2)]
+    assert [row["token_ids"] for row in turns[0]] == [row["token_ids"] for row in turns[1]]
+    assert (runs[2] / "report.html").exists()
+    kept = {str(file.relative_to(runs[2])) for file in runs[2].rglob("*") if file.is_file()}
+    assert kept == {str(file.relative_to(runs[1])) for file in runs[1].rglob("*") if file.is_file()}
+
+
+def test_a_finished_run_is_read_by_all(runs: dict[int, Path], brief: str) -> None:
+    done = launched(2, *MALT, "--model", brief, "--out", str(runs[2]))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_what_needs_one_process_says_so(brief: str, tmp_path: Path) -> None:
+    small = ["--task", "tests.easy_task", "--train", "8", "--test", "2", "--model", brief, "--scorer", "grader"]
+    done = launched(2, "maporl", *small, "--ppo.updates", "1", "--ppo.problems", "2", "--out", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "PPO trains in one process, and this is one of 2; run it without a launcher" in " ".join(done.stderr.split())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are ended by signals")
+def test_a_run_goes_on_in_another_number_of_processes(runs: dict[int, Path], brief: str, tmp_path: Path) -> None:
+    """The first stages by one process, what is left by two: they decide nothing, so that nothing has changed."""
+    import shutil
+
+    shutil.copytree(runs[1], tmp_path / "run")
+    for stage in ("dpo", "test/malt/turns", "test/malt/grades", "comparison"):
+        shutil.rmtree(tmp_path / "run" / stage)
+    done = launched(2, *MALT, "--model", brief, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(run / "dpo/refiner/adapter_model.safetensors") for run in (runs[1], tmp_path / "run"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
