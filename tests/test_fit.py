@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -335,7 +336,7 @@ def test_a_base_in_four_bits_trains_adapters(brief: str, tmp_path: Path) -> None
 
     from teamtune.train.team import TeamModel
 
-    shape = {"hidden_size": 128, "intermediate_size": 256}  # bitsandbytes packs 64 weights and more
+    shape: Any = {"hidden_size": 128, "intermediate_size": 256}  # bitsandbytes packs 64 weights and more
     LlamaForCausalLM(LlamaConfig.from_pretrained(brief, **shape)).save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(brief).save_pretrained(tmp_path / "base")
     brief = str(tmp_path / "base")

@@ -205,12 +205,19 @@ def micro_batches(items: Sequence[Item], model: TeamModel, options: Fit) -> Iter
 def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[list[Item]]:
     """Micro-batches of about one length and at most `tokens` padded ids (a single longer item stands alone).
 
-    mix: agents may share one; a model that cannot route its rows has them one after the other.
+    mix: agents with little to do share micro-batches. One that fills half of one by itself has its own, since routing
+    rows costs more than it saves by then (bench/fit.py); so has every agent of a model that cannot route its rows.
     """
-    if not mix:
-        for agent in sorted({item.agent for item in items}):
-            yield from packed([item for item in items if item.agent == agent], tokens)
-        return
+    own: dict[str, list[Item]] = {}
+    for item in items:
+        own.setdefault(item.agent, []).append(item)
+    alone = [a for a, has in own.items() if not mix or 2 * sum(len(one) * one.rows for one in has) >= tokens]
+    for agent in sorted(alone):
+        yield from _packed(own.pop(agent), tokens)
+    yield from _packed([item for has in own.values() for item in has], tokens)
+
+
+def _packed(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
     batch: list[Item] = []
     for item in sorted(items, key=lambda item: (len(item), item.agent, item.number)):
         if batch and (sum(i.rows for i in batch) + item.rows) * len(item) > tokens:

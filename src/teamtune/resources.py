@@ -1,0 +1,169 @@
+"""How much memory and time a team's work takes, from its model's shape alone: no weights are read.
+
+shape = shape_of("meta-llama/Llama-3.1-8B-Instruct", Lora())
+shape.parameters                      # 8_030_261_248, and shape.adapter: what one agent adds
+training_memory(shape, agents=3, fit=Fit(checkpoint=True), lora=Lora())     # {"weights": 16.06, "adapters": ...} GB
+
+Numbers of parameters are exact: the model is built without storage. Memory and time are estimates; what they rest on
+stands beside each, and `teamtune plan DIR` holds them against a run that is finished.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from teamtune.train.fit import Fit
+from teamtune.train.team import MOST_LOGITS, Lora
+from teamtune.types import TeamtuneError
+
+GB = 1e9
+KNOWN = Path(__file__).parent / "recipes" / "shapes.json"
+ACTIVATION = 28
+"""bytes a token, a layer, and a unit of its width and inner width that training keeps for the way back, with adapters
+on all linear layers (bench/fit.py: 2.0 GB at width 512, inner 1,536, 8 layers, 4,096 ids)"""
+OVERHEAD = 1.5
+"""GB of a GPU for its context, the allocator's waste, and what the libraries keep"""
+DEVICES = (
+    ("24 GB (RTX 4090)", 24, 165e12, 1.0e12),
+    ("48 GB (L40S)", 48, 362e12, 0.86e12),
+    ("80 GB (H100)", 80, 989e12, 3.35e12),
+    ("141 GB (H200)", 141, 989e12, 4.8e12),
+)
+"""name, GB, dense bfloat16 operations a second, bytes a second of its memory, as the maker gives them"""
+TRAINS, READS, WRITES = 0.3, 0.4, 0.5
+"""shares of a device's peak that we reckon with: of its operations in training and in reading prompts, and of its
+memory's speed in writing answers"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides a model's needs."""
+
+    name: str
+    parameters: int
+    embedding: int
+    """of them in embeddings, which are looked up or come last"""
+    adapter: int
+    """that an agent's adapter adds"""
+    width: int
+    inner: int
+    layers: int
+    cache: int
+    """numbers a token leaves in the cache of keys and values, all layers together"""
+    vocabulary: int
+    context: int
+
+
+def shape_of(name: str, lora: Lora = Lora()) -> Shape:
+    """The shape of a model here, on the hub, or among those whose configurations are known without one."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = config_of(name)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+        count, text = model.num_parameters(), config.get_text_config()
+        embedding = model.get_input_embeddings().weight.numel()
+        peft = get_peft_model(model, lora.config())
+    adapter = sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    layers, inner = text.num_hidden_layers, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    sizes = (text.hidden_size, inner, layers, 2 * layers * heads * head, text.vocab_size)
+    return Shape(name, count, embedding, adapter, *sizes, text.max_position_embeddings)
+
+
+def config_of(name: str) -> Any:
+    """A model's configuration: from its folder, the hub, or what is known of it."""
+    from transformers import AutoConfig
+
+    from teamtune.models import hub_answers, model_path
+
+    known = json.loads(KNOWN.read_text())
+    if name in known and not Path(name).exists():
+        return AutoConfig.for_model(**known[name])
+    path = model_path(name)
+    if not Path(path).exists() and not hub_answers():
+        raise TeamtuneError(
+            f"no shape of {name!r}: the hub does not answer; give a folder, or one of {', '.join(known)}"
+        )
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise TeamtuneError(f"no shape of {name!r}: {' '.join(str(error).split())[:200]}") from error
+
+
+def weights(shape: Shape, bits: int = 16, on_cpu: bool = False) -> float:
+    """GB of the base. In 4 bits embeddings stay whole, and scales take a sixteenth of the rest."""
+    if bits == 16:
+        return shape.parameters * (4 if on_cpu else 2) / GB
+    return (shape.embedding * 2 + (shape.parameters - shape.embedding) * (0.5 + 1 / 32)) / GB
+
+
+def training_memory(
+    shape: Shape, agents: int, fit: Fit, lora: Lora, on_cpu: bool = False, vocabulary_at_once: int = MOST_LOGITS
+) -> dict[str, float]:
+    """GB of a joint fit: the base once, for each agent its adapter, gradients and AdamW's two moments in float32, what
+    one micro-batch keeps for the way back, and some tokens' logits with their gradients."""
+    tokens = fit.micro_tokens or (4_096 if on_cpu else 16_384)
+    layer = tokens * ACTIVATION * (shape.width + shape.inner)
+    kept = (
+        tokens * shape.layers * shape.width * (4 if on_cpu else 2) + layer if fit.checkpoint else shape.layers * layer
+    )
+    logits = 3 * 4 * min(tokens * shape.vocabulary, vocabulary_at_once)
+    return {
+        "weights": weights(shape, lora.bits, on_cpu),
+        "adapters": agents * shape.adapter * 16 / GB,
+        "activations": kept / GB,
+        "logits": logits / GB,
+    }
+
+
+def generation_memory(
+    shape: Shape, adapters: int, rows: int, tokens: int, longest: int, on_cpu: bool = False
+) -> dict[str, float]:
+    """GB of the embedded engine: the base, its adapters, and a full batch's cache of keys and values.
+
+    rows, tokens: the engine's bounds of a batch; longest: ids of a prompt and its answer.
+    """
+    size = 4 if on_cpu else 2
+    cached = min(rows * longest, tokens)
+    return {
+        "weights": weights(shape, 16, on_cpu),
+        "adapters": adapters * shape.adapter * 4 / GB,
+        "cache": cached * shape.cache * size / GB,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a recipe does, in tokens."""
+
+    answers: int
+    """generations"""
+    read: int
+    """ids of prompts, each as often as it is read"""
+    written: int
+    """ids of answers"""
+    forward: int = 0
+    """ids that pass a model once, without a way back: references, values, scores"""
+    trained: int = 0
+    """ids of rows, as often as they are trained on"""
+
+
+def seconds(shape: Shape, work: Work, device: tuple[str, float, float, float], fit: Fit, rows: int) -> dict[str, float]:
+    """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the
+    weights, read once for every token of a batch of `rows`."""
+    _, _, peak, memory = device
+    once = 2 * shape.parameters
+    step = max(weights(shape) * GB / (memory * WRITES), once * rows / (peak * READS))
+    back = (3 if fit.checkpoint else 2) * once
+    return {
+        "reading": work.read * once / (peak * READS),
+        "writing": work.written / rows * step,
+        "training": (work.trained * back + work.forward * once) / (peak * TRAINS),
+    }
