@@ -15,6 +15,7 @@ trl: a new SFTTrainer for every agent, in micro-batches of 8 rows, sorted by len
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -48,6 +49,8 @@ class Bench:
     """of each agent"""
     vocabulary: int = 8192
     checkpoint: bool = False
+    memory: bool = False
+    """measure memory: blocks are given back as soon as they are freed, which takes time"""
     child: Way | None = None
     """what one process measures"""
     folder: Path = Path()
@@ -144,7 +147,7 @@ def peak_flops() -> float:
         a, b = (torch.randn(size, size, dtype=dtype, device=where) for _ in range(2))
         for _ in range(8):
             began = time.monotonic()
-            a @ b
+            torch.mm(a, b)
             if where.type == "cuda":
                 torch.cuda.synchronize()
             best = max(best, 2 * size**3 / (time.monotonic() - began))
@@ -165,7 +168,9 @@ def child(cfg: Bench, way: Way, count: int, folder: Path) -> dict[str, float]:
     shape = [f"--{name}={getattr(cfg, name)}" for name in ("hidden", "layers", "rows", "vocabulary")]
     shape += ["--checkpoint"] if cfg.checkpoint else []
     command = [sys.executable, __file__, "--child", way, "--agents", str(count), "--folder", str(folder), *shape]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # Freed blocks go back at once, so that the peak is what was in use and not what glibc's heap had grown to.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18), "MALLOC_TRIM_THRESHOLD_": str(2**17)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env if cfg.memory else None)
     if done.returncode:
         raise SystemExit(f"{way} for {count} agents failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -35,6 +35,8 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
   teamtune eval --run DIR       a trained team on other problems, with other roles, with seats put back to the base
   teamtune show DIR             what a run holds: stages, counts, the comparison
   teamtune report DIR           write report.md and report.html again
+  teamtune plan RECIPE|DIR      memory, tokens and time of a recipe before it begins; of a run, what it took beside that
+  teamtune export DIR --out F   what its agents learn from, for other trainers and hosted finetuning
   teamtune doctor               what this machine has, what is missing, and the command that mends it
   teamtune tasks                the tasks, their sizes, and what is on this machine
   teamtune validate-data FILE   check every row of a data file
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "show": show,
         "report": report,
         "doctor": doctor,
+        "plan": plan,
+        "export": export,
         **{name: partial(about_data, name) for name in ("tasks", "validate-data", "audit-grader")},
     }
     # A user's own task or script is looked up from where the command is given, and after everything installed.
@@ -210,6 +214,49 @@ def doctor(args: list[str]) -> None:
         console.print(Text(f"{one.state:>8}  ", colours[one.state]), Text(f"{one.what}: {one.told}{mend}"), sep="")
     if broken:
         raise SystemExit(1)
+
+
+def plan(args: list[str]) -> None:
+    from teamtune.cli_options import parsed
+    from teamtune.planning import show_outcome, show_plan
+    from teamtune.recipes.maft_team import Maft
+    from teamtune.recipes.malt import Malt
+    from teamtune.recipes.maporl_team import Maporl
+    from teamtune.recipes.stored import stored_kind, stored_options
+    from teamtune.recipes.workload import Lengths
+
+    recipes: dict[str, type[Any]] = {"malt": Malt, "maft": Maft, "maporl": Maporl}
+    if not args or (args[0] not in recipes and not (Path(args[0]) / "config.json").exists()):
+        told = args[0] if args else "nothing"
+        raise TeamtuneError(f"teamtune plan takes malt, maft, maporl or a run folder, not {told}")
+    flags = ("--lengths.question", "--lengths.answer")
+    rest, own = with_preset(args[0], args[1:]) if args[0] in recipes else args[1:], []
+    for flag in flags:
+        rest, value = taken(rest, flag, "number")
+        own += [] if value is None else [flag.replace("--lengths.", "--"), value]
+    lengths = parsed(Lengths, "teamtune plan --lengths", own)
+    if args[0] in recipes:
+        rest = rest if any(arg.startswith("--out") for arg in rest) else [*rest, "--out", "unused"]
+        show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths)
+        return
+    if rest:
+        raise TeamtuneError(f"teamtune plan of a run takes --lengths alone, not {shlex.join(rest)}")
+    kinds = {kind.__name__: kind for kind in recipes.values()}
+    kind = stored_kind(Path(args[0]))
+    if kind not in kinds:
+        raise TeamtuneError(f"{args[0]!r} is a run of {kind}; there are plans of {', '.join(kinds)}")
+    show_outcome(Path(args[0]), stored_options(kinds[kind], Path(args[0])), lengths)
+
+
+def export(args: list[str]) -> None:
+    """Write the files and say how many rows went into each."""
+    from teamtune.cli_options import parsed
+    from teamtune.export import Export
+    from teamtune.export import export as write
+
+    cfg = parsed(Export, "teamtune export", args)
+    for file, rows in write(cfg).items():
+        print(f"{cfg.out / file}: {rows} rows")
 
 
 def about_data(name: str, args: list[str]) -> None:

@@ -16,7 +16,7 @@ from teamtune.models import check_targets
 from teamtune.protocols import exchange
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maft_rivals import rivals, untrained_debate
-from teamtune.recipes.maft_team import Lab, Maft, Step, iterations, multiagent
+from teamtune.recipes.maft_team import Lab, Maft, Step, first_rows, iterations, multiagent
 from teamtune.recipes.measures import Measured, collapse_rows, measure
 from teamtune.recipes.systems import TEST_SEED, base_team
 from teamtune.store import Run
@@ -30,10 +30,14 @@ def main(cfg: Maft, command: str = "") -> Run:
     train, test = splits(cfg.task)
     others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
-    check_targets(cfg.model, cfg.lora.targets)
-    check_encoder(cfg.measures.encoder, cfg.measures.pooling)
+    if not cfg.rows_only:
+        check_targets(cfg.model, cfg.lora.targets)
+        check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         lab = Lab(run, cfg, train, base)
+        if cfg.rows_only:
+            first_rows(lab)
+            return run
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
         watched = Watch(arena, cfg, test)
         before = watched.look(untrained_debate(lab)) if "debate" in cfg.baselines else None

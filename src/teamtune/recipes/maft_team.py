@@ -101,6 +101,8 @@ class Maft:
     problems each, or as many as there are"""
     measures: Measures = Measures()
     driver: Driver = field(default="auto", metadata=BESIDE)
+    rows_only: bool = field(default=False, metadata=BESIDE)
+    """debate once and make the rows to learn from, and train nothing: for teamtune export; without it a run goes on"""
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0
@@ -213,12 +215,9 @@ def debates(lab: Lab, method: Method, name: str, team: Team, seed: int) -> Table
 
 def learn(lab: Lab, method: Method, prefix: str, turns: Table, before: Step, seed: int) -> Step:
     """Label debates by their votes, and finetune every learner on its part. No gold answer is read for it."""
-    run, cfg, learners = lab.run, lab.cfg, dict(method.learners)
-    names = list(dict.fromkeys(learners.values()))
-    # Gold answers are for reports alone: nothing below reads these grades.
-    run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
-    parsed = run.stage(f"{prefix}parsed", parse_turns, turns, lab.problems, cfg.task)
-    credit = run.stage(f"{prefix}credit", consensus, turns, parsed, cfg.ties, seed)
+    run, cfg = lab.run, lab.cfg
+    names = list(dict.fromkeys(method.learners.values()))
+    rows, pairs = rows_of(lab, method, prefix, turns, seed)
     start = method.start if cfg.init == "base" else before.team
     tokens = Counter(before.tokens)  # all that was spent, wherever an iteration starts from
 
@@ -229,11 +228,29 @@ def learn(lab: Lab, method: Method, prefix: str, turns: Table, before: Step, see
         return begin.adopt({name: str(done.path / name) for name in names})
 
     if cfg.objective == "ppo":
-        rows = run.stage(f"{prefix}ppo-rows", advantage_rows, turns, credit, learners)
         return Step(fitted("ppo", rows, start, cfg.policy, cfg.ppo), tokens, before.number + 1)
-    rows = run.stage(f"{prefix}sft-rows", debate_rows, turns, credit, learners, method.weight, cfg.masking, seed)
     team = fitted("sft", rows, start, Sft(), cfg.sft)
-    if cfg.objective == "dpo":
-        pairs = run.stage(f"{prefix}pairs", debate_pairs, turns, credit, learners)
+    if pairs is not None:
         team = fitted("dpo", pairs, team, cfg.preference, cfg.dpo)
     return Step(team, tokens, before.number + 1)
+
+
+def rows_of(lab: Lab, method: Method, prefix: str, turns: Table, seed: int) -> tuple[Table, Table | None]:
+    """What every learner learns from in one iteration's debates: rows, and pairs where it prefers afterwards."""
+    run, cfg, learners = lab.run, lab.cfg, dict(method.learners)
+    # Gold answers are for reports alone: nothing below reads these grades.
+    run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
+    parsed = run.stage(f"{prefix}parsed", parse_turns, turns, lab.problems, cfg.task)
+    credit = run.stage(f"{prefix}credit", consensus, turns, parsed, cfg.ties, seed)
+    if cfg.objective == "ppo":
+        return run.stage(f"{prefix}ppo-rows", advantage_rows, turns, credit, learners), None
+    rows = run.stage(f"{prefix}sft-rows", debate_rows, turns, credit, learners, method.weight, cfg.masking, seed)
+    if cfg.objective != "dpo":
+        return rows, None
+    return rows, run.stage(f"{prefix}pairs", debate_pairs, turns, credit, learners)
+
+
+def first_rows(lab: Lab) -> None:
+    """The rows of the first iteration, by the untrained team."""
+    method, seed = multiagent(lab), round_seed(lab.cfg.seed, 1)
+    rows_of(lab, method, "iteration-1/", debates(lab, method, "iteration-1/turns", method.start, seed), seed)

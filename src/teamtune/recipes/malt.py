@@ -79,6 +79,8 @@ class Malt:
     baselines: Literal["none", "base", "all"] = "all"
     """base: untrained alone and as a team; all: also in debate and, with one round, after STaR (the SFT stage)"""
     driver: Driver = field(default="auto", metadata=BESIDE)
+    rows_only: bool = field(default=False, metadata=BESIDE)
+    """roll out and make the rows to learn from, and train nothing: for teamtune export; without it the run goes on"""
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0
@@ -113,9 +115,13 @@ def main(cfg: Malt, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     train, test = splits(cfg.task)
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
-    check_targets(cfg.model, cfg.lora.targets)
+    if not cfg.rows_only:
+        check_targets(cfg.model, cfg.lora.targets)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command, cfg.track) as run:
+        if cfg.rows_only:
+            round_rows(run, cfg, train, base)
+            return run
         for number in range(cfg.rounds):
             done = train_round(run, cfg, train, done, number)
         systems = played_systems(run, cfg, test, base, done)
@@ -123,11 +129,18 @@ def main(cfg: Malt, command: str = "") -> Run:
         return run
 
 
-def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int = 0) -> Trained:
-    """One round: roll out the tree, back values up, SFT, DPO. Every round draws anew."""
-    prefix = f"round-{number + 1}/" if cfg.rounds > 1 else ""
-    team, seed = before.team, round_seed(cfg.seed, number + 1)
-    roles = [role for role in ROLES if role in cfg.train_seats]
+def prefix_of(cfg: Malt, number: int) -> str:
+    return f"round-{number + 1}/" if cfg.rounds > 1 else ""
+
+
+def roles_of(cfg: Malt) -> list[str]:
+    return [role for role in ROLES if role in cfg.train_seats]
+
+
+def round_rows(run: Run, cfg: Malt, train: Split, team: Team, number: int = 0) -> tuple[Table, Table | None]:
+    """Roll out the tree, back values up: rows for SFT, and pairs for DPO where a role prefers. Rounds draw anew."""
+    prefix, seed = prefix_of(cfg, number), round_seed(cfg.seed, number + 1)
+    roles = roles_of(cfg)
     tree = partial(pipeline, width=cfg.width)
     how = Rollout(seed=seed, driver=cfg.driver)
     problems = train.sealed(run)
@@ -136,14 +149,25 @@ def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int 
     values = run.stage(f"{prefix}values", backup, turns, grades, pooling=cfg.pooling, threshold=cfg.threshold)
     rows = run.stage(f"{prefix}sft-rows", sft_rows, turns, values, roles, cap=cfg.sft_cap, seed=seed)
     enough(rows, roles)
-    sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
-    star = team.adopt({role: str(sft.path / role) for role in roles})
     preferring = preferring_seats(roles, cfg.dpo_generator)
-    star_tokens = before.tokens + trained_tokens(rows, cfg.sft.epochs)
     if not preferring:
-        return Trained(star, star, star_tokens, star_tokens)
+        return rows, None
     pairs = run.stage(f"{prefix}pairs", sibling_pairs, turns, values, preferring, cap=cfg.pair_cap, seed=seed)
     enough(pairs, preferring)
+    return rows, pairs
+
+
+def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int = 0) -> Trained:
+    """One round: the rows of the team as it stands, SFT, DPO."""
+    team, prefix, seed = before.team, prefix_of(cfg, number), round_seed(cfg.seed, number + 1)
+    roles = roles_of(cfg)
+    rows, pairs = round_rows(run, cfg, train, team, number)
+    sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
+    star = team.adopt({role: str(sft.path / role) for role in roles})
+    star_tokens = before.tokens + trained_tokens(rows, cfg.sft.epochs)
+    if pairs is None:
+        return Trained(star, star, star_tokens, star_tokens)
+    preferring = preferring_seats(roles, cfg.dpo_generator)
     dpo = run.train(f"{prefix}dpo", fit, pairs, star, preferring, cfg.lora, cfg.preference, cfg.dpo, seed)
     final = star.adopt({role: str(dpo.path / role) for role in preferring})
     return Trained(star, final, star_tokens, star_tokens + trained_tokens(pairs, cfg.dpo.epochs))

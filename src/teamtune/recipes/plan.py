@@ -44,8 +44,7 @@ def malt_plan(cfg: Malt) -> Plan:
     most = (n // 2) * (n - n // 2)  # pairs of one sibling group at the most
     capped = lambda rows, cap: min(rows, cap) if cap else rows  # noqa: E731
     total = lambda per_problem: round(cfg.rounds * problems * per_problem)  # noqa: E731
-    training = total(sum(turns.values()))
-    testing = cfg.task.test * calls_a_test_problem(cfg)
+    training, testing = malt_generations(cfg)
     return {
         "generations per training problem": sum(turns.values()),
         "training generations": training,
@@ -59,11 +58,32 @@ def malt_plan(cfg: Malt) -> Plan:
     }
 
 
+def malt_generations(cfg: Malt) -> tuple[int, int]:
+    """Generations of the trees, and on test problems."""
+    tree = sum(cfg.width**depth for depth in (1, 2, 3))
+    return cfg.rounds * cfg.task.train * tree, cfg.task.test * calls_a_test_problem(cfg)
+
+
 def maft_plan(cfg: Maft) -> Plan:
     """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
     splits(cfg.task)
-    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     checked(cfg.model, cfg.engine.kind)
+    training, testing = maft_generations(cfg)
+    votes = {"besides": "single answers for as many tokens as a debate takes, counted when that is known"}
+    return {
+        "generations per debate": debate_calls(cfg),
+        "training generations" + (" at most" if "star" in cfg.baselines else ""): training,
+        "test generations": testing,
+        **(votes if "majority" in cfg.baselines else {}),
+        **tokens(training + testing, cfg.sampling.max_tokens),
+        "rows of one generator at most": cfg.task.train,
+        "rows of one critic at most": cfg.task.train if cfg.critics else 0,
+    }
+
+
+def maft_generations(cfg: Maft) -> tuple[int, int]:
+    """Generations on problems to train on, and on test problems, of the team and all its rivals."""
+    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     n, more = cfg.agents, cfg.iterations - 1
     answers, debate = n * cfg.rounds, debate_calls(cfg)
     # Of every rival: calls a training problem, a test problem, and a problem of a further task.
@@ -82,27 +102,28 @@ def maft_plan(cfg: Maft) -> Plan:
     rivals = [calls.get(name, (0, debate, 0)) for name in cfg.baselines]
     own = ((more + 1) * debate, (more + 1) * debate, debate)
     train, test, further = (sum(column) for column in zip(own, *rivals, strict=True))
-    training = cfg.task.train * train
-    testing = cfg.task.test * test + others * further
-    votes = {"besides": "single answers for as many tokens as a debate takes, counted when that is known"}
-    return {
-        "generations per debate": debate,
-        "training generations" + (" at most" if "star" in cfg.baselines else ""): training,
-        "test generations": testing,
-        **(votes if "majority" in cfg.baselines else {}),
-        **tokens(training + testing, cfg.sampling.max_tokens),
-        "rows of one generator at most": cfg.task.train,
-        "rows of one critic at most": cfg.task.train if cfg.critics else 0,
-    }
+    return cfg.task.train * train, cfg.task.test * test + others * further
 
 
 def maporl_plan(cfg: Maporl) -> Plan:
     """Generations, tokens and steps of a MAPoRL run; scores are no generations."""
-    making = makes_scorer(cfg)
     parted(cfg.task, problems_before(cfg))
-    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     for model in (cfg.model, *cfg.partners):
         checked(model, cfg.engine.kind)
+    sampled, training, testing = maporl_generations(cfg)
+    return {
+        **({"generations for the scorer": sampled} if makes_scorer(cfg) else {}),
+        "answers of an update": cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns,
+        "training generations": training,
+        "test generations": testing,
+        **tokens(sampled + training + testing, cfg.sampling.max_tokens),
+    }
+
+
+def maporl_generations(cfg: Maporl) -> tuple[int, int, int]:
+    """Generations for the scorer, in training, and on test problems, of the team and all its rivals."""
+    making = makes_scorer(cfg)
+    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     agents, turns = size(cfg.sizes[0])
     whole, each = agents * turns, cfg.ppo.updates * cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns
     later = max(0, cfg.turns - 1) * agents if cfg.share in ("turn", "agent-turn") else agents
@@ -121,14 +142,7 @@ def maporl_plan(cfg: Maporl) -> Plan:
     more = sum(2 * a * t for a, t in map(size, cfg.sizes[1:]))
     sampled = cfg.scorer_questions * cfg.making.answers if making else 0
     measuring = SCORED_ANSWERS * cfg.making.agents * cfg.making.turns if making else 0
-    testing = cfg.task.test * (test + more + measuring) + others * further
-    return {
-        **({"generations for the scorer": sampled} if making else {}),
-        "answers of an update": cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns,
-        "training generations": training,
-        "test generations": testing,
-        **tokens(sampled + training + testing, cfg.sampling.max_tokens),
-    }
+    return sampled, training, cfg.task.test * (test + more + measuring) + others * further
 
 
 def maporl_evaluation_plan(cfg: MaporlEvaluation) -> Plan:

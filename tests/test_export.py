@@ -1,0 +1,129 @@
+"""What agents learn from, in other trainers' files; and runs that stop once it is made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teamtune.cli import main as command
+from teamtune.store import read_table
+
+SMALL = ["--task", "tests.easy_task", "--train", "6", "--test", "2"]
+QUICK = ["--engine.kind", "scripted", "--engine.script", "tests.easy_task:answer"]
+
+
+@pytest.fixture(scope="module")
+def malt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of MALT by a model that nobody has here."""
+    run = tmp_path_factory.mktemp("malt") / "run"
+    command(["malt", *SMALL, *QUICK, "--width", "2", "--model", "nobody/has-this", "--rows-only", "--out", str(run)])
+    return run
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def sentence(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        command(list(args))
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_may_stop_at_its_rows(malt: Path) -> None:
+    stages = {str(file.parent.relative_to(malt)) for file in malt.rglob("DONE.json")}
+    assert stages == {"problems/train", "turns", "grades", "values", "sft-rows", "pairs"}
+    assert (malt / "report.md").exists()
+
+
+@pytest.mark.parametrize("format", ["openai-finetune", "trl", "chat-jsonl"])
+def test_every_row_is_in_its_agents_file(
+    malt: Path, tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(["export", str(malt), "--format", format, "--out", str(tmp_path / "files")])
+    told = capsys.readouterr().out
+    for stage in ("sft-rows", "pairs"):
+        rows = read_table(malt / stage).rows()
+        for agent, count in Counter(row["agent"] for row in rows).items():
+            file = tmp_path / "files" / stage / f"{agent}.jsonl"
+            assert len(lines(file)) == count and f"{file}: {count} rows" in told
+            own = [row for row in rows if row["agent"] == agent]
+            for row, line in zip(own, lines(file), strict=True):
+                check(row, line, format)
+    assert len(list((tmp_path / "files").rglob("*.jsonl"))) == 3 + 2
+
+
+def check(row: dict[str, Any], line: dict[str, Any], format: str) -> None:
+    """The line holds the row's prompt and answers, in the shape that the format's readers document."""
+    prompt = row["messages"]
+    said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
+    if "chosen" not in row:
+        whole = [*prompt, *said(row["completion"])]
+        assert line == ({"prompt": prompt, "completion": whole[-1:]} if format == "trl" else {"messages": whole})
+    elif format == "openai-finetune":
+        assert line["input"] == {"messages": prompt}
+        assert line["preferred_output"] == said(row["chosen"])
+        assert line["non_preferred_output"] == said(row["rejected"])
+    elif format == "trl":
+        assert line == {"prompt": prompt, "chosen": said(row["chosen"]), "rejected": said(row["rejected"])}
+    else:
+        assert line == {"messages": prompt, "chosen": row["chosen"], "rejected": row["rejected"]}
+
+
+@pytest.mark.parametrize("stage", ["sft-rows", "pairs"])
+def test_trl_trains_on_its_files(malt: Path, tmp_path: Path, tiny: str, stage: str) -> None:
+    from datasets import load_dataset
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    command(["export", str(malt), "--format", "trl", "--out", str(tmp_path / "files")])
+    file = str(tmp_path / "files" / stage / "verifier.jsonl")
+    data: Any = load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    same: dict[str, Any] = {"output_dir": str(tmp_path / "trl"), "use_cpu": True, "bf16": False, "max_steps": 1}
+    same |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "dataloader_pin_memory": False}
+    trainer = (
+        SFTTrainer(tiny, args=SFTConfig(**same), train_dataset=data)
+        if stage == "sft-rows"
+        else DPOTrainer(tiny, args=DPOConfig(**same), train_dataset=data)
+    )
+    assert trainer.train().training_loss > 0
+
+
+def test_a_run_that_stopped_at_its_rows_goes_on(brief: str, tmp_path: Path) -> None:
+    """The same folder, without --rows-only: what is there is not made again."""
+    line = ["malt", *SMALL, "--width", "2", "--model", brief, "--sampling.max-tokens", "10", "--votes", "1"]
+    line += ["--baselines", "none", "--out", str(tmp_path / "run")]
+    command([*line, "--rows-only"])
+    before = (tmp_path / "run/turns/DONE.json").read_bytes()
+    command(line)
+    assert (tmp_path / "run/turns/DONE.json").read_bytes() == before
+    assert len(read_table(tmp_path / "run/comparison").rows()) == 2
+
+
+def test_debates_give_rows_too(brief: str, tmp_path: Path) -> None:
+    line = ["maft", *SMALL, "--model", brief, "--sampling.max-tokens", "10", "--agents", "2", "--objective", "dpo"]
+    command([*line, "--baselines", "debate", "--rows-only", "--out", str(tmp_path / "run")])
+    command(["export", str(tmp_path / "run"), "--out", str(tmp_path / "files")])
+    names = {str(file.relative_to(tmp_path / "files")) for file in (tmp_path / "files").rglob("*.jsonl")}
+    assert "iteration-1/sft-rows/critic-1.jsonl" in names and "iteration-1/pairs/critic-1.jsonl" in names
+    assert not list((tmp_path / "run").rglob("adapter_model.safetensors"))
+
+
+def test_mistakes_are_told(malt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no run folder" in sentence(capsys, "export", str(tmp_path), "--out", str(tmp_path / "files"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    assert "holds something already" in sentence(capsys, "export", str(malt), "--out", str(tmp_path / "full"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    said = sentence(capsys, "export", str(tmp_path / "empty"), "--out", str(tmp_path / "files"))
+    assert "holds no rows to learn from" in said and "--rows-only" in said
+    said = sentence(capsys, "export", str(malt), "--out", str(tmp_path / "files"), "--format", "csv")
+    assert "invalid choice" in said.lower() or "csv" in said

@@ -1,0 +1,146 @@
+"""The plan: exact sizes, memory beside what a fit really takes, work beside what a run really did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from teamtune.cli import main as command
+from teamtune.planning import needs, outcome
+from teamtune.recipes.maft_team import Maft
+from teamtune.recipes.malt import Malt
+from teamtune.recipes.maporl_team import Maporl
+from teamtune.recipes.stored import stored_options
+from teamtune.recipes.workload import Lengths, load_of
+from teamtune.resources import DEVICES, shape_of, training_memory, weights
+from teamtune.train.fit import Fit
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Sampling, Team, TeamtuneError
+
+PUBLISHED = {
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
+    "Qwen/Qwen2.5-3B-Instruct": 3_085_938_688,
+    "mistralai/Mistral-7B-Instruct-v0.3": 7_248_023_552,
+}
+"""parameters as the safetensors indices of the models count them"""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_known_models_have_the_parameters_that_they_are_published_with(name: str) -> None:
+    assert shape_of(name).parameters == PUBLISHED[name]
+
+
+def test_a_shape_is_that_of_the_real_model(tiny: str) -> None:
+    lora = Lora(rank=4, alpha=8)
+    shape = shape_of(tiny, lora)
+    model = TeamModel.open(Team(tiny, (Agent("one"),)), ["one"], lora)
+    assert shape.adapter == sum(p.numel() for p in model.parameters("one"))
+    assert shape.parameters == sum(p.numel() for n, p in model.model.named_parameters() if "lora_" not in n)
+    assert shape.cache == 2 * 2 * 1 * 32 and shape.layers == 2 and shape.width == 32
+
+
+def test_a_model_without_a_shape_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TeamtuneError, match="no model at"):
+        shape_of(str(tmp_path / "nothing"))
+    with pytest.raises(TeamtuneError, match=r"no shape of 'some/model'"):
+        shape_of("some/model")
+
+
+def test_adapters_cost_little_and_copies_much() -> None:
+    """Six agents of an 8B model: the base once, and a few gigabytes more."""
+    shape = shape_of("meta-llama/Llama-3.1-8B-Instruct")
+    one, six = (training_memory(shape, n, Fit(checkpoint=True), Lora()) for n in (1, 6))
+    assert sum(six.values()) < 1.2 * sum(one.values())
+    assert weights(shape) == pytest.approx(16.06, abs=0.01)
+    assert weights(shape, bits=4) == pytest.approx(5.04, abs=0.05)
+
+
+def test_the_work_of_a_tree_by_hand() -> None:
+    cfg = Malt(Path("x"), width=2, baselines="none", votes=1, sampling=Sampling(max_tokens=100))
+    load = load_of(cfg, Lengths(question=10, answer=5))
+    n, test = cfg.task.train, cfg.task.test
+    assert load.work.answers == n * (2 + 4 + 8) + test * 3
+    assert load.work.written == 5 * load.work.answers
+    assert load.work.read == n * (2 * 10 + 4 * 15 + 8 * 20) + test * 3 * 15
+    sft = 1 * 15 + 2 * 20 + 4 * 25  # half of the turns, prompt and answer
+    pairs = 2 * (2 * 0.5 * 20 + 4 * 0.5 * 25)  # half a pair a group of two siblings, both answers
+    assert load.work.trained == n * (sft + pairs) and load.work.forward == n * pairs
+    assert load.adapters == 3
+
+
+def test_every_method_has_a_load() -> None:
+    for cfg in (Maft(Path("x")), Maporl(Path("x"))):
+        load = load_of(cfg, Lengths())
+        assert load.work.answers > 0 and load.work.trained > 0 and load.adapters >= 2
+        assert all(need.total > 0 for need in needs(cfg, load, shape_of("house")))
+    with pytest.raises(TeamtuneError, match="there is no plan of Fit"):
+        load_of(Fit(), Lengths())
+
+
+def test_a_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    command(["plan", "malt", "--model", "Qwen/Qwen2.5-3B-Instruct", "--task", "math", "--train", "2500"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3.09 G parameters, 3 adapters of 29.9 M" in told
+    for name, *_ in DEVICES:
+        assert name.split(" (")[0] in told
+    command(["plan", "maporl", "--preset", "official-code", "--model", "house", "--lengths.question", "99"])
+    assert "adapters of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nothing"], "takes malt, maft, maporl or a run folder, not nothing"),
+        (["malt", "--lengths.question", "0"], "a question has 1 id or more"),
+        (["malt", "--model", "some/model"], "no shape of 'some/model'"),
+    ],
+)
+def test_mistakes_are_told(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command(["plan", *args])
+    assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_is_held_against_its_plan(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    line = ["malt", "--task", "tests.easy_task", "--train", "6", "--test", "3", "--width", "2", "--votes", "1"]
+    command([*line, "--model", brief, "--sampling.max-tokens", "10", "--baselines", "none", "--out", str(run)])
+    found = {what: (planned, took) for what, planned, took in outcome(run, stored_options(Malt, run), Lengths(110, 6))}
+    assert found["answers"][0] == found["answers"][1] == 6 * 14 + 3 * 3
+    for what in ("M ids read", "M ids written"):
+        planned, took = found[what]
+        assert 0.3 < took / planned < 3
+    assert found["GB, training"][1] > 0
+    command(["plan", str(run), "--lengths.question", "30"])
+    assert "happened / planned" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_an_activation_takes_is_about_what_is_reckoned(tmp_path: Path) -> None:
+    """Counted, not timed: the tensors that autograd keeps for the way back, beside the plan's bytes."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from teamtune.models import HOUSE
+    from teamtune.resources import ACTIVATION
+
+    config: Any = LlamaConfig.from_pretrained(HOUSE, hidden_size=256, intermediate_size=768, num_attention_heads=4)
+    config.num_key_value_heads = 4
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(HOUSE).save_pretrained(tmp_path)
+    model = TeamModel.open(Team(str(tmp_path), (Agent("one"),)), ["one"], Lora(rank=8))
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    held = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
+    ids = torch.randint(5, 1000, (2, 200))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        states = model.states(ids, ["one", "one"])
+    bytes_kept = sum(size for where, size in kept.items() if where not in held)
+    reckoned = ids.numel() * config.num_hidden_layers * ACTIVATION * (256 + 768)
+    assert states.requires_grad and 0.5 < bytes_kept / reckoned < 2
