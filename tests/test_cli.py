@@ -140,7 +140,7 @@ def test_a_run_folder_of_another_configuration(capsys: pytest.CaptureFixture[str
 def teamtune_config(out: str) -> dict[str, Any]:
     """The options of `QUICK`, as a run records them."""
     from teamtune.cli import options
-    from teamtune.store import canonical
+    from teamtune.identity import canonical
 
     return canonical(options(Malt, "malt", ["--out", out, *QUICK])[0], Path(out))
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teamtune import store
+from teamtune.identity import canonical, changes
 from teamtune.jsonl import Log
-from teamtune.store import Counted, Run, Table, canonical, changes, read_table
+from teamtune.store import Counted, Run, Table, read_table
 from teamtune.types import Agent, Sampling, Team, TeamtuneError
 
 SRC = Path(store.__file__).parents[1]

@@ -63,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "eval": evaluate,
         "show": show,
         "report": report,
-        "doctor": doctor,
-        "plan": plan,
-        "export": export,
+        **{name: partial(by_tool, name) for name in ("doctor", "plan", "export")},
         **{name: partial(about_data, name) for name in ("tasks", "validate-data", "audit-grader")},
     }
     # A user's own task or script is looked up from where the command is given, and after everything installed.
@@ -198,65 +196,10 @@ def show(args: list[str]) -> None:
         show_run(folder_argument("show", args))
 
 
-def doctor(args: list[str]) -> None:
-    """Print each finding as it is made; exit code 1 where something is broken."""
-    from rich.text import Text
+def by_tool(name: str, args: list[str]) -> None:
+    from teamtune import cli_tools
 
-    from teamtune.cli_options import parsed
-    from teamtune.doctor import Doctor, examine
-
-    cfg = parsed(Doctor, "teamtune doctor", args)
-    colours = {"ok": "green", "missing": "yellow", "broken": "red"}
-    console, broken = Console(soft_wrap=True), 0
-    for one in examine(cfg):
-        broken += one.state == "broken"
-        mend = f" -> {one.mend}" if one.mend else ""
-        console.print(Text(f"{one.state:>8}  ", colours[one.state]), Text(f"{one.what}: {one.told}{mend}"), sep="")
-    if broken:
-        raise SystemExit(1)
-
-
-def plan(args: list[str]) -> None:
-    from teamtune.cli_options import parsed
-    from teamtune.planning import show_outcome, show_plan
-    from teamtune.recipes.maft_team import Maft
-    from teamtune.recipes.malt import Malt
-    from teamtune.recipes.maporl_team import Maporl
-    from teamtune.recipes.stored import stored_kind, stored_options
-    from teamtune.recipes.workload import Lengths
-
-    recipes: dict[str, type[Any]] = {"malt": Malt, "maft": Maft, "maporl": Maporl}
-    if not args or (args[0] not in recipes and not (Path(args[0]) / "config.json").exists()):
-        told = args[0] if args else "nothing"
-        raise TeamtuneError(f"teamtune plan takes malt, maft, maporl or a run folder, not {told}")
-    flags = ("--lengths.question", "--lengths.answer")
-    rest, own = with_preset(args[0], args[1:]) if args[0] in recipes else args[1:], []
-    for flag in flags:
-        rest, value = taken(rest, flag, "number")
-        own += [] if value is None else [flag.replace("--lengths.", "--"), value]
-    lengths = parsed(Lengths, "teamtune plan --lengths", own)
-    if args[0] in recipes:
-        rest = rest if any(arg.startswith("--out") for arg in rest) else [*rest, "--out", "unused"]
-        show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths)
-        return
-    if rest:
-        raise TeamtuneError(f"teamtune plan of a run takes --lengths alone, not {shlex.join(rest)}")
-    kinds = {kind.__name__: kind for kind in recipes.values()}
-    kind = stored_kind(Path(args[0]))
-    if kind not in kinds:
-        raise TeamtuneError(f"{args[0]!r} is a run of {kind}; there are plans of {', '.join(kinds)}")
-    show_outcome(Path(args[0]), stored_options(kinds[kind], Path(args[0])), lengths)
-
-
-def export(args: list[str]) -> None:
-    """Write the files and say how many rows went into each."""
-    from teamtune.cli_options import parsed
-    from teamtune.export import Export
-    from teamtune.export import export as write
-
-    cfg = parsed(Export, "teamtune export", args)
-    for file, rows in write(cfg).items():
-        print(f"{cfg.out / file}: {rows} rows")
+    {"doctor": cli_tools.doctor, "plan": cli_tools.plan, "export": cli_tools.export}[name](args)
 
 
 def about_data(name: str, args: list[str]) -> None:
@@ -292,7 +235,7 @@ def finish(paths: Sequence[Path]) -> None:
 
 def print_plan(cfg: Any, plan: Mapping[str, Any]) -> None:
     """A dry run's output: JSON on stdout, so that it can be read by programs too."""
-    from teamtune.store import canonical
+    from teamtune.identity import canonical
 
     print(json.dumps({"options": canonical(cfg, Path(cfg.out)), "plan": plan}, indent=1))
 

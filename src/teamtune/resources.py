@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from teamtune.train.fit import Fit
+from teamtune.train.packing import micro_tokens
 from teamtune.train.team import MOST_LOGITS, Lora
 from teamtune.types import TeamtuneError
 
@@ -109,7 +110,7 @@ def training_memory(
 ) -> dict[str, float]:
     """GB of a joint fit: the base once, for each agent its adapter, gradients and AdamW's two moments in float32, what
     one micro-batch keeps for the way back, and some tokens' logits with their gradients."""
-    tokens = fit.micro_tokens or (4_096 if on_cpu else 16_384)
+    tokens = fit.micro_tokens or micro_tokens(on_cpu, fit.checkpoint)
     layer = tokens * ACTIVATION * (shape.width + shape.inner)
     kept = (
         tokens * shape.layers * shape.width * (4 if on_cpu else 2) + layer if fit.checkpoint else shape.layers * layer

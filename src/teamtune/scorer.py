@@ -17,9 +17,9 @@ from teamtune.adapters import attach, check_adapter
 from teamtune.engines.render import Renderer
 from teamtune.models import load_model, told_when_full
 from teamtune.train.examples import Example
-from teamtune.train.fit import packed
 from teamtune.train.forward import batch_of, scored
 from teamtune.train.objective import Item
+from teamtune.train.packing import packed
 from teamtune.train.team import HEAD_FILE, Head, TeamModel
 from teamtune.types import SCORER, Ask, Completion, Message, Team, TeamtuneError
 

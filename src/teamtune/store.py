@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, wraps
 from importlib import metadata
-from pathlib import Path, PurePath
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -37,14 +36,14 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from teamtune.identity import canonical, changes, dumps
 from teamtune.jsonl import Log
 from teamtune.memory import forget_peak, give_back_freed_memory, peak_megabytes
 from teamtune.track import Track, Tracker, check_tracker, open_tracker
-from teamtune.types import BESIDE, Row, TeamtuneError
+from teamtune.types import Row, TeamtuneError
 
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
 Fn = Callable[..., Any]
-_dumps = partial(json.dumps, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,53 +240,6 @@ def _awaited(folder: Path, made: Row) -> Table:
     return read_table(folder)
 
 
-def canonical(value: object, base: Path) -> Any:
-    """`value` as JSON that identifies it. Paths in the folder `base` are told relative to it; options that decide
-    nothing of what is found (`types.BESIDE`) are left out."""
-    again = partial(canonical, base=base)
-    match value:
-        case None | bool() | int() | float():
-            return value
-        case str() | PurePath():
-            text = os.path.normpath(value) if value else ""
-            for root in map(str, (base, base.absolute(), base.resolve())):
-                if text == root or text.startswith(root + os.sep):
-                    return "run:" + (text[len(root) + 1 :] or ".")
-            return str(value)
-        case Table():
-            return {"table": value.key}
-        case partial():
-            return {"fn": again(value.func), "args": again(value.args), "kwargs": again(value.keywords)}
-        case list() | tuple():
-            return [again(item) for item in value]
-        case set() | frozenset():
-            return sorted((again(item) for item in value), key=_dumps)
-        case Mapping() if all(isinstance(key, str) for key in value):
-            return {key: again(item) for key, item in value.items()}
-        case ModuleType():
-            return value.__name__
-        case type() | FunctionType() | BuiltinFunctionType() if "<" not in value.__qualname__ and value.__module__:
-            return f"{value.__module__}:{value.__qualname__}"  # a lambda, local or bound method has no such name
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            told = [field for field in dataclasses.fields(value) if field.metadata != BESIDE]
-            fields = {field.name: again(getattr(value, field.name)) for field in told}
-            return {"__type__": type(value).__qualname__, **fields}
-    told = f"{value!r:.60} ({type(value).__name__}) cannot be a stage's input: no name or value tells it"
-    raise TeamtuneError(f"{told}; use plain values, str keys, dataclasses, tables or module functions")
-
-
-def changes(old: Any, new: Any, name: str = "") -> list[str]:
-    """What differs in two canonical values: ['team.agents[0].adapter: null -> "run:sft/a"']."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [(old.get(k, "absent"), new.get(k, "absent"), f"{name}.{k}".strip(".")) for k in old | new]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        parts = [(a, b, f"{name}[{i}]") for i, (a, b) in enumerate(zip(old, new, strict=True))]
-    else:  # as text 1 is not 1.0, and NaN is NaN
-        a, b = _dumps(old), _dumps(new)
-        return [] if a == b else [f"{name}: {a:.60} -> {b:.60}"]
-    return [line for part in parts for line in changes(*part)]
-
-
 def _agrees(path: Path, new: Row) -> bool:
     """Whether there is a record at `path`; one of other values is for the user to resolve."""
     if not path.exists():
@@ -307,7 +259,7 @@ def _made(fn: Fn, args: Sequence[Any], kwargs: Mapping[str, Any], base: Path) ->
     """Arguments go by parameter name, so that f(1) is f(x=1). Defaults are code, which is not looked at."""
     inputs = inspect.signature(fn).bind(*args, **kwargs).arguments
     made = {"fn": canonical(fn, base), "inputs": canonical(inputs, base)}
-    return {"key": hashlib.sha256(_dumps(made).encode()).hexdigest(), **made}
+    return {"key": hashlib.sha256(dumps(made).encode()).hexdigest(), **made}
 
 
 def _call(fn: Fn, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any]:
@@ -323,7 +275,7 @@ def _pack(rows: Sequence[Row], folder: Path) -> bytes:
             values = [row[name] for row in rows]
             columns[name] = pa.array(values)
             back = columns[name].to_pylist()
-            same = back == values or _dumps(back) == _dumps(values)  # in text NaN is NaN, a tuple is a list
+            same = back == values or dumps(back) == dumps(values)  # in text NaN is NaN, a tuple is a list
             if not same or "struct<>" in str(columns[name].type):  # Parquet cannot hold a dict without keys
                 raise ValueError("it would come back changed")
         except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:

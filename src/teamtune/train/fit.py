@@ -41,6 +41,7 @@ from teamtune.train.objective import (
     micro_losses,
     reference_of,
 )
+from teamtune.train.packing import micro_batches
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.train.team import HINTS, Lora, TeamModel
 from teamtune.types import BESIDE, Row, Team, TeamtuneError
@@ -65,7 +66,7 @@ class Fit:
     clip: float = 1.0
     """largest gradient norm of one agent"""
     micro_tokens: int = field(default=0, metadata=BESIDE)
-    """ids in one forward pass, padding included; 0 takes 4,096 on a CPU, for its caches, and 16,384 elsewhere"""
+    """ids in one forward pass, padding included; 0 takes 4,096, and 16,384 on a GPU with `checkpoint`"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the forward pass; auto is bfloat16 where the machine computes in it natively, else float32"""
     checkpoint: bool = field(default=False, metadata=BESIDE)
@@ -192,40 +193,7 @@ def first_epoch(
     counts = {agent: math.ceil(len(own) / options.batch) for agent, own in items.items()}
     for step in range(max(counts.values())):
         now = [items[a][i] for a, plan in schedules.items() if step < counts[a] for i in plan[step]]
-        yield from micro_batches(now, model, options)
-
-
-def micro_batches(items: Sequence[Item], model: TeamModel, options: Fit) -> Iterator[list[Item]]:
-    """The micro-batches of one step. Where activations are computed again, agents do not mix: by then the adapters of
-    a mixed batch are no longer set."""
-    tokens = options.micro_tokens or (4_096 if model.device.type == "cpu" else 16_384)
-    return packed(items, tokens, model.mixes and not options.checkpoint)
-
-
-def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[list[Item]]:
-    """Micro-batches of about one length and at most `tokens` padded ids (a single longer item stands alone).
-
-    mix: agents with little to do share micro-batches. One that fills half of one by itself has its own, since routing
-    rows costs more than it saves by then (bench/fit.py); so has every agent of a model that cannot route its rows.
-    """
-    own: dict[str, list[Item]] = {}
-    for item in items:
-        own.setdefault(item.agent, []).append(item)
-    alone = [a for a, has in own.items() if not mix or 2 * sum(len(one) * one.rows for one in has) >= tokens]
-    for agent in sorted(alone):
-        yield from _packed(own.pop(agent), tokens)
-    yield from _packed([item for has in own.values() for item in has], tokens)
-
-
-def _packed(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    for item in sorted(items, key=lambda item: (len(item), item.agent, item.number)):
-        if batch and (sum(i.rows for i in batch) + item.rows) * len(item) > tokens:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
+        yield from micro_batches(now, model, options.micro_tokens, options.checkpoint)
 
 
 def backward(
@@ -241,7 +209,7 @@ def backward(
     items = [item for batch in batches.values() for item in batch]
     mend = "lower micro_tokens of the fit, or set its checkpoint"
     with model.computing_again(options.checkpoint):
-        for micro in processes.share(micro_batches(items, model, options)):
+        for micro in processes.share(micro_batches(items, model, options.micro_tokens, options.checkpoint)):
             with told_when_full(f"a micro-batch of {len(micro)} rows", mend):
                 with autocast(model, options):
                     found = micro_losses(model, micro, objective, weights, reference)

@@ -20,10 +20,10 @@ from teamtune.engines.render import Renderer
 from teamtune.models import told_when_full
 from teamtune.store import Counted
 from teamtune.train.examples import Example
-from teamtune.train.fit import packed
 from teamtune.train.forward import batch_of
 from teamtune.train.losses import token_logprobs
 from teamtune.train.objective import Item
+from teamtune.train.packing import packed
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Message, Row, Team
 
