@@ -317,7 +317,7 @@ def test_eval_takes_what_is_not_given_from_the_run(
     arguments = ["eval", "--run", str(whole), "--out", str(tmp_path / "eval"), "--sampling.top-k", "7"]
     command([*arguments, "--dry-run"])
     found = json.loads(capsys.readouterr().out)
-    recorded = json.loads((whole / "config.json").read_text())["config"]
+    recorded = json.loads((whole / "config.json").read_text())["options"]
     for name in ("task", "engine", "votes", "seed"):
         assert found["options"][name] == recorded[name]
     assert found["options"]["sampling"] == recorded["sampling"] | {"top_k": 7}

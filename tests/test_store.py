@@ -18,7 +18,7 @@ from teamtune import store
 from teamtune.identity import canonical, changes
 from teamtune.jsonl import Log
 from teamtune.store import Counted, Run, Table, read_table
-from teamtune.types import Agent, Sampling, Team, TeamtuneError
+from teamtune.types import BESIDE, Agent, Sampling, Team, TeamtuneError
 
 SRC = Path(store.__file__).parents[1]
 CALLS: list[object] = []
@@ -476,3 +476,25 @@ def test_changes_are_told_by_dotted_path():
     assert changes({"a": 1}, {"a": 1.0}) == ["a: 1 -> 1.0"]
     assert changes({"a": math.nan, "b": {}}, {"a": math.nan, "b": {}}) == []
     assert changes({"a": [1]}, {"b": 1}) == ['a: [1] -> "absent"', 'b: "absent" -> 1']
+
+
+@dataclass(frozen=True)
+class Bounded:
+    rate: float = 1.0
+    rows: int = field(default=8, metadata=BESIDE)
+
+
+def bounded(options: Bounded) -> list[dict[str, float]]:
+    return [{"rate": options.rate}]
+
+
+def test_what_decides_nothing_may_change_on_the_way(tmp_path: Path) -> None:
+    """It is told in config.json all the same, as it was when the run began."""
+    with Run(tmp_path / "run", Bounded()) as run:
+        key = run.stage("made", bounded, Bounded()).key
+    with Run(tmp_path / "run", Bounded(rows=3)) as run:
+        assert run.stage("made", bounded, Bounded(rows=3)).key == key
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert "rows" not in stored["config"] and stored["options"]["rows"] == 8
+    with pytest.raises(TeamtuneError, match=r"config\.rate: 1\.0 -> 2\.0"):
+        Run(tmp_path / "run", Bounded(rate=2.0))

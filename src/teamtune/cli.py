@@ -237,7 +237,7 @@ def print_plan(cfg: Any, plan: Mapping[str, Any]) -> None:
     """A dry run's output: JSON on stdout, so that it can be read by programs too."""
     from teamtune.identity import canonical
 
-    print(json.dumps({"options": canonical(cfg, Path(cfg.out)), "plan": plan}, indent=1))
+    print(json.dumps({"options": canonical(cfg, Path(cfg.out), whole=True), "plan": plan}, indent=1))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ class Sealed(Protocol):
     counts: Mapping[str, int]
 
 
-def canonical(value: object, base: Path) -> Any:
+def canonical(value: object, base: Path, whole: bool = False) -> Any:
     """`value` as JSON that identifies it. Paths in the folder `base` are told relative to it; options that decide
-    nothing of what is found (`types.BESIDE`) are left out."""
-    again = partial(canonical, base=base)
+    nothing of what is found (`types.BESIDE`) are left out, unless the `whole` is asked for."""
+    again = partial(canonical, base=base, whole=whole)
     match value:
         case None | bool() | int() | float():
             return value
@@ -52,7 +52,7 @@ def canonical(value: object, base: Path) -> Any:
         case type() | FunctionType() | BuiltinFunctionType() if "<" not in value.__qualname__ and value.__module__:
             return f"{value.__module__}:{value.__qualname__}"  # a lambda, local or bound method has no such name
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            told = [field for field in dataclasses.fields(value) if field.metadata != BESIDE]
+            told = [field for field in dataclasses.fields(value) if whole or field.metadata != BESIDE]
             fields = {field.name: again(getattr(value, field.name)) for field in told}
             return {"__type__": type(value).__qualname__, **fields}
     told = f"{value!r:.60} ({type(value).__name__}) cannot be a stage's input: no name or value tells it"

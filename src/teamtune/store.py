@@ -2,7 +2,8 @@
 
     runs/malt-arithmetic-0/
       .lock .holder  locked while a process has the run open; "process 4711 on node-3"
-      config.json    {"config": {"width": 3, "out": "run:."}, "versions": {}, "commit": ..., "command": ...}
+      config.json    {"config": {"width": 3, "out": "run:."}, "options": all that the run began with, those too that
+                      may change on the way, "versions": {}, "commit": ..., "command": ...}
       metrics.jsonl  {"stage": "sft", "step": 40, "loss": 0.61}
       turns/
         OPEN.json    beside the files of an unfinished `work`: its key, fn and inputs
@@ -111,7 +112,7 @@ class Run(AbstractContextManager["Run"]):
                 options = canonical(config, self.path)
                 if isinstance(options, dict):
                     options.pop("track", None)
-                self._settle(options, command)
+                self._settle(options, canonical(config, self.path, whole=True), command)
                 self._metrics.read()  # drops a torn last line
                 self._lock.acquire()  # locks are counted, so this one stays when the block ends
         except Timeout as error:
@@ -121,7 +122,7 @@ class Run(AbstractContextManager["Run"]):
         except OSError as error:
             raise TeamtuneError(f"cannot write in {path} ({error}); use another --out") from error
 
-    def _settle(self, config: Any, command: str) -> None:
+    def _settle(self, config: Any, options: Any, command: str) -> None:
         """Record the options of a new run; hold an old one to the options it has."""
         here = shlex.quote(os.path.dirname(__file__))
         status, text = subprocess.getstatusoutput(f"git -C {here} describe --always --dirty --abbrev=40 --exclude '*'")
@@ -130,7 +131,8 @@ class Run(AbstractContextManager["Run"]):
         if not _agrees(path, {"config": config}):
             versions = {dist.name: dist.version for dist in metadata.distributions() if dist.name in PACKAGES}
             versions |= {"python": platform.python_version()}
-            _write(path, {"config": config, "versions": versions, "commit": self._commit, "command": command})
+            found = {"versions": versions, "commit": self._commit, "command": command}
+            _write(path, {"config": config, "options": options} | found)
         old = json.loads(path.read_bytes()).get("commit")
         if old and self._commit and old != self._commit:
             Console(stderr=True).out(f"{self.path} was begun at commit {old}, this is {self._commit}", highlight=False)
