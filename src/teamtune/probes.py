@@ -15,6 +15,7 @@ import torch
 
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Engine
+from teamtune.proofs import APART
 from teamtune.train.examples import Example
 from teamtune.train.fit import Fit, fit
 from teamtune.train.forward import batch_of, logprobs
@@ -22,8 +23,6 @@ from teamtune.train.objective import Sft
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Ask, Completion, Message, Row, Sampling, Team, TeamtuneError
 
-APART = 0.2
-"""mean distance of two log-probabilities of a token, in nats, from which on two models are not the same"""
 QUESTIONS = ("What is 2 + 3?", "Tom has 4 boxes of 6 pens. How many pens has he?", "Say something about the sea.")
 BASE, TRAINED = "base", "trained"
 

@@ -32,6 +32,7 @@ from rich.progress import (
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.jsonl import Log
 from teamtune.play import Answered, Engine, Live, ProtocolFn, rolling, waves
+from teamtune.proofs import check_adapters
 from teamtune.store import Counted
 from teamtune.tasks import problems_in
 from teamtune.types import (
@@ -80,6 +81,7 @@ def rollout(
     if how.driver == "auto" and spec.kind in ROLLING:
         how = replace(how, driver="rolling")
     with closing(open_engine(spec, team, run_of(folder))) as engine:
+        check_adapters(engine, team)
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 

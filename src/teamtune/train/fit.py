@@ -42,6 +42,7 @@ from teamtune.train.objective import (
     reference_of,
 )
 from teamtune.train.packing import micro_batches
+from teamtune.train.proof import prove
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.train.team import HINTS, Lora, TeamModel
 from teamtune.types import BESIDE, Row, Team, TeamtuneError
@@ -143,6 +144,8 @@ def fit_model(
     if processes.is_main():
         for agent in model.agents:
             model.save(agent, folder / agent)
+            if agent not in model.heads:
+                prove(model, agent, folder / agent)
         shutil.rmtree(folder / "state", ignore_errors=True)
 
 

@@ -33,6 +33,7 @@ from teamtune.rollout import episode_rows
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
 from teamtune.train.policies import Clock, Learner, Ppo
+from teamtune.train.proof import prove
 from teamtune.train.samples import finite_mean, where
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
 from teamtune.train.update import compared, improved
@@ -87,6 +88,7 @@ def train(
     for one in learners:
         for policy in one.policies:
             one.model.save(policy, folder / policy)
+            prove(one.model, policy, folder / policy)
     shutil.rmtree(folder / "state", ignore_errors=True)
 
 

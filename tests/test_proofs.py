@@ -1,0 +1,119 @@
+"""Adapters bring a proof along: an engine that answers with other weights is found before anything is rolled out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import plain_logprobs, plain_model, random_adapter, tokenizer_of
+from teamtune.engines import EngineSpec, open_engine
+from teamtune.engines.render import Renderer
+from teamtune.engines.scripted import Scripted
+from teamtune.play import Engine
+from teamtune.probes import taught
+from teamtune.proofs import check_adapters
+from teamtune.protocols.solo import solo
+from teamtune.rollout import rollout
+from teamtune.train.fit import Fit, fit
+from teamtune.train.objective import Sft
+from teamtune.train.team import Lora
+from teamtune.types import Agent, Ask, Completion, Message, Team, TeamtuneError
+
+EXACT = EngineSpec(dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
+    """Two agents of the house model that were taught other things, and the base."""
+    folder = tmp_path_factory.mktemp("taught")
+    rows = [{**row, "agent": name, "completion": text} for name, text in TAUGHT.items() for row in taught()]
+    agents = tuple(Agent(name) for name in (*TAUGHT, "base"))
+    options = Fit(1e-2, 8, batch=3, precision="float32")
+    list(fit(folder, rows, Team("house", agents), list(TAUGHT), Lora(rank=4, alpha=8), Sft(), options))
+    return Team("house", agents).adopt({name: str(folder / name) for name in TAUGHT})
+
+
+TAUGHT = {"sailor": "The sea has 7 violins.", "miller": "Answer: 99, and that is all."}
+
+
+class Crossed:
+    """An engine that answers seats with the weights of others."""
+
+    def __init__(self, engine: Engine, seats: dict[str, str]):
+        self.engine, self.seats = engine, seats
+
+    def adopt(self, team: Team) -> None:
+        changed = {a.name: team[self.seats.get(a.name, a.name)].adapter for a in team.agents}
+        self.engine.adopt(team.adopt(changed))
+
+    def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
+        return self.engine.generate(asks, seeds)
+
+    def close(self) -> None: ...
+
+
+class Without(Crossed):
+    """An engine that takes no adapters."""
+
+    def adopt(self, team: Team) -> None:
+        self.engine.adopt(team.adopt(dict.fromkeys(team.names)))
+
+
+def test_a_proof_is_the_greedy_answer_by_plain_means(team: Team) -> None:
+    for name in TAUGHT:
+        where = team[name].adapter
+        assert where is not None
+        proof = json.loads((Path(where) / "proof.json").read_bytes())
+        prompt = Renderer(tokenizer_of(house()), "house").prompt([Message("user", proof["question"])])
+        want = plain_model(house(), where).generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=12,
+        )[0, len(prompt) :]
+        assert proof["ids"] == want.tolist()
+        for column, adapter in (("logprobs", where), ("base", None)):
+            found = plain_logprobs(plain_model(house(), adapter), prompt, proof["ids"])
+            assert proof[column] == pytest.approx(found.tolist(), abs=1e-3)
+
+
+def house() -> str:
+    from teamtune.models import model_path
+
+    return model_path("house")
+
+
+def test_an_engine_with_the_right_weights_passes(team: Team) -> None:
+    assert check_adapters(open_engine(EXACT, team), team) == 2
+
+
+@pytest.mark.parametrize("seats", [{"sailor": "miller"}, {"sailor": "miller", "miller": "sailor"}])
+def test_weights_of_another_agent_are_found(team: Team, seats: dict[str, str]) -> None:
+    with pytest.raises(TeamtuneError, match=r"does not answer sailor with adapter .*sailor' as training does"):
+        check_adapters(Crossed(open_engine(EXACT, team), seats), team)
+
+
+def test_an_engine_that_takes_no_adapters_is_found(team: Team) -> None:
+    with pytest.raises(TeamtuneError, match=r"does not answer sailor"):
+        check_adapters(Without(open_engine(EXACT, team), {}), team)
+
+
+def test_a_rollout_checks_before_it_begins(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Without(open_engine(EXACT, team), {})
+    monkeypatch.setattr("teamtune.rollout.open_engine", lambda spec, team, run: engine)
+    problems = [{"id": "p", "question": "What is 1 + 1?", "answer": "2", "ending": "", "meta": "{}"}]
+    with pytest.raises(TeamtuneError, match="does not answer sailor"):
+        rollout(tmp_path / "turns", problems, team, solo, EXACT)
+    assert not (tmp_path / "turns" / "log.jsonl").exists()
+
+
+def test_what_cannot_be_held_to_a_proof_is_not(brief: str, team: Team, tmp_path: Path) -> None:
+    """An engine without ids, an adapter from elsewhere, a team without adapters."""
+    assert check_adapters(Scripted(lambda ask, seed: "well"), team) == 0
+    other = Team(brief, (Agent("one", adapter=random_adapter(brief, tmp_path / "one", 0)),))
+    assert check_adapters(open_engine(EXACT, other), other) == 0
+    assert check_adapters(Scripted(lambda ask, seed: "well"), Team(brief, (Agent("one"),))) == 0
