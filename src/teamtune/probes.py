@@ -9,6 +9,7 @@ Each probe plays a few asks and returns what it saw in a sentence; it raises Tea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -129,6 +130,6 @@ def routes(engine: Engine, team: Team) -> str:
 def probe_model(folder: Path, model: str, spec: EngineSpec) -> list[tuple[str, str]]:
     """All probes of a model on an engine, (what, what was seen); stops with TeamtuneError at the first that fails."""
     team, learned = learns(folder, model, spec)
-    engine = open_engine(spec, team)
-    engine.adopt(team)
-    return [("training", learned), ("generation", generates(engine, BASE)), ("adapters", routes(engine, team))]
+    with closing(open_engine(spec, team)) as engine:
+        engine.adopt(team)
+        return [("training", learned), ("generation", generates(engine, BASE)), ("adapters", routes(engine, team))]
