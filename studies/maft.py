@@ -2,11 +2,12 @@
 
     python studies/maft.py --out runs/maft --task stories         # one task; run both at once on two cores
     python studies/maft.py --out runs/maft --task arithmetic
-    python studies/maft.py --out runs/maft --write docs/results/maft.md
+    python studies/maft.py --write docs/results/maft.md
 
 For every seed, on problems of its own: all baselines and ablations with one iteration, and transfer to the other task
 and a harder level; five iterations beside those of a single agent; five agents. Every run is an ordinary `teamtune
-maft` run folder; a killed study goes on where it was.
+maft` run folder; a killed study goes on where it was. What a finished run says is recorded in a file of its own in
+`--records`, which the tables are made of; a recorded run is not made again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import tyro
-from tables import commits, comparison, named, over_runs, percent, table, write_page
+from tables import comparison, named, named_commits, over_runs, percent, table, write_page, write_record
 
 from teamtune.cli_options import file_arguments
 from teamtune.evaluate import Estimate
@@ -28,8 +28,7 @@ from teamtune.memory import hold_freed_memory
 from teamtune.recipes import maft
 from teamtune.recipes.maft_team import Rival
 from teamtune.report import write_report
-from teamtune.reporting import facts, read, svg
-from teamtune.reporting.costs import costs as run_costs
+from teamtune.reporting import svg
 from teamtune.reporting.debate_sections import IN_PERCENT, NAMED
 from teamtune.types import Row
 
@@ -44,17 +43,22 @@ CURVES = ("vote", "consensus", "entropy", "disagreement", "copied", "nll", "kl",
 CURVES += ("dissimilarity",)
 
 
+PARTS = ("table", "five", "agents")
+
+
 @dataclass(frozen=True)
 class Study:
-    out: Path
+    out: Path = Path("runs/maft")
     """folder of the study's runs"""
+    records: Path = Path(__file__).parent.parent / "docs/results/maft"
+    """folder of what the finished runs say, a file each"""
     task: str = ""
     """run this task's experiments; empty: run nothing"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    parts: tuple[str, ...] = ("table", "five", "agents")
+    parts: tuple[str, ...] = PARTS
     """which of the experiments to run, in this order for all seeds"""
     write: Path | None = None
-    """write the tables of the finished runs to this file, and its pictures beside it"""
+    """write the tables of the recorded runs to this file, and its pictures beside it"""
 
 
 def settings(task: str, seed: int, out: Path) -> maft.Maft:
@@ -81,7 +85,14 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maft.Maft]:
     }
 
 
+def record_of(study: Study, task: str, seed: int, part: str) -> Path:
+    return study.records / f"{task}-{seed}-{part}.json"
+
+
 def run(study: Study, task: str, seed: int, part: str) -> None:
+    if record_of(study, task, seed, part).exists():
+        print(f"{record_of(study, task, seed, part)} is there: not run again")
+        return
     cfg = experiments(study, task, seed)[part]
     if part == "five":  # its first iteration is that of the table: sealed by their inputs, which are the same
         source = folder(study, task, seed, "table")
@@ -95,6 +106,7 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
         copy_metrics(source, cfg.out, same)
     maft.main(cfg, f"studies/maft.py --task {task} --seeds {seed} --parts {part}")
     write_report(cfg.out)
+    write_record(record_of(study, task, seed, part), cfg.out)
 
 
 def copy_metrics(source: Path, out: Path, stages: Sequence[str]) -> None:
@@ -129,12 +141,11 @@ def compared(found: Sequence[list[Row]], ablations: bool | None = None) -> list[
     return table(SYSTEMS, system_lines(kept))
 
 
-def costs(folders: Sequence[Path]) -> list[str]:
+def costs(records: Sequence[Row]) -> list[str]:
     """Means over seeds of what every system cost."""
-    gathered = [{row["system"]: row for row in costs_of(one)} for one in folders]
+    gathered = [{row["system"]: row for row in one["costs"]} for one in records]
     lines = []
-    tables = [comparison(one) or [] for one in folders]
-    for same in zip(*tables, strict=True):
+    for same in zip(*(comparisons(records)), strict=True):
         own = [found[row["system"]] for found, row in zip(gathered, same, strict=True)]
         mean = lambda key, own=own: sum(one[key] or 0 for one in own) / len(own)  # noqa: E731
         each = [one["tokens"] for row in same for one in row["trained"]]
@@ -149,23 +160,18 @@ def costs(folders: Sequence[Path]) -> list[str]:
     return table(head, lines)
 
 
-def costs_of(one: Path) -> list[Row]:
-    return run_costs(one, read.stages(one, read.options(one)["config"]))
+def comparisons(records: Sequence[Row], place: str = "comparison") -> list[list[Row]]:
+    """The comparison of every record that has it."""
+    return [one["tables"][place] for one in records if place in one["tables"]]
 
 
 Told = Mapping[str, Mapping[str, Estimate]]
 
 
-@cache
-def followed(one: Path) -> Row:
-    """What a report tells of a run's debates, gathered once: of a page's tables several need it."""
-    return facts.team(one, read.stages(one, read.options(one)["config"]))
-
-
-def told(one: Path) -> Told:
+def told(record: Row) -> Told:
     """Every measure of every debate of a run, {system: {measure: estimate}}."""
-    found = followed(one)
-    return {system["name"]: system["values"] for system in found["systems"]}
+    found = record["measures"].items()
+    return {name: {key: Estimate(**value) for key, value in values.items()} for name, values in found}
 
 
 def pooled(runs: Sequence[Told], system: str, measure: str) -> Estimate | None:
@@ -203,46 +209,47 @@ def curves(runs: Sequence[Told]) -> Iterator[tuple[str, str]]:
             yield measure, svg.standalone(svg.lines_over(lines, methods, NAMED[measure], "iteration"))
 
 
-def labels(folders: Sequence[Path]) -> list[str]:
+def labels(records: Sequence[Row]) -> list[str]:
     """Right pseudo-labels of every iteration's debates."""
     lines = []
-    for one in folders:
-        for row in followed(one)["labels"]:
+    for one in records:
+        for row in one["labels"]:
             margins = "; ".join(f"{b['margin']:.2f}: {percent(b['precision'])} ({b['n']})" for b in row["bins"])
             told_ = f"{percent(row['precision'])} ± {percent(row['se'])}"
-            lines.append(f"| {one.name} | {row['iteration']} | {told_} | {row['n']} | {margins} |")
+            lines.append(f"| {one['run']} | {row['iteration']} | {told_} | {row['n']} | {margins} |")
     return table("| run | iteration | right labels % | n | by margin: % (n) |", lines) if lines else []
 
 
-def warnings(folders: Sequence[Path]) -> list[str]:
-    rows = [f"* {one.name}: {row['system']}: {row['warning']}." for one in folders for row in followed(one)["warnings"]]
+def warnings(records: Sequence[Row]) -> list[str]:
+    found = [(one["run"], row) for one in records for row in one["warnings"]]
+    rows = [f"* {run}: {row['system']}: {row['warning']}." for run, row in found]
     return [*rows, ""] if rows else ["None.", ""]
 
 
 def page(study: Study, pictures: Path) -> list[str]:
-    """The results page's tables, from whatever is finished."""
+    """The results page's tables, from whatever is recorded."""
     lines: list[str] = []
     for task in TASKS:
-        done = {
-            part: [f for s in study.seeds if comparison(f := folder(study, task, s, part)) is not None]
-            for part in ("table", "five", "agents")
-        }
-        tables, five, agents = ([comparison(f) or [] for f in done[part]] for part in ("table", "five", "agents"))
+        files = {part: [record_of(study, task, seed, part) for seed in study.seeds] for part in PARTS}
+        done = {part: [json.loads(f.read_text()) for f in found if f.exists()] for part, found in files.items()}
+        tables, five, agents = (comparisons(done[part]) for part in PARTS)
         if not tables:
             continue
         level = f", level {LEVELS[task]}" if task in LEVELS else ""
-        lines += [f"## {task}{level}", "", f"{len(tables)} seeds; {commits(done['table'])}.", ""]
+        seeds = ", ".join(f"{len(done[part])} seeds of {part}" for part in PARTS)
+        made = named_commits(one["commit"] for part in PARTS for one in done[part])
+        lines += [f"## {task}{level}", "", f"{seeds}; {made}.", ""]
         lines += ["### Baselines", "", *compared(tables, ablations=False)]
         lines += ["### Ablations", "", *compared(tables, ablations=True)]
         lines += ["### Costs", "", *costs(done["table"])]
         for name in (told_.replace(":", "-") for told_ in FURTHER[task]):
-            found = [rows for f in done["table"] if (rows := read.table(f, f"transfer/{name}/comparison"))]
+            found = comparisons(done["table"], f"transfer/{name}/comparison")
             lines += [f"### Trained on {task}, tested on {name}", "", *compared(found)] if found else []
-        runs = [told(f) for f in done["table"]]
+        runs = [told(one) for one in done["table"]]
         lines += ["### How the agents differ", "", *differences(runs, list(runs[0]))]
         if five:
             lines += ["### Five iterations", "", *compared(five)]
-            runs = [told(f) for f in done["five"]]
+            runs = [told(one) for one in done["five"]]
             lines += differences(runs, list(runs[0]))
             for measure, picture in curves(runs):
                 file = pictures.with_name(f"{pictures.stem}-{task}-{measure}.svg")

@@ -1,22 +1,53 @@
-"""Tables of studies: runs that differ in their seed, and so in their problems, as one line a system."""
+"""Tables of studies: runs that differ in their seed, and so in their problems, as one line a system.
+
+A study outlives its run folders in records, a file for each finished run that holds what its report says in numbers:
+
+    {"run": "maft-stories-0-table", "commit": "0b071a1", "tables": {"comparison": [{"system": "Base", ...}], ...},
+     "costs": [{"system": "Base", "test_seconds": 31.2, ...}], "labels": [{"iteration": "iteration-1", ...}],
+     "warnings": [], "measures": {"Debate": {"vote": {"mean": 0.85, "se": 0.02, "n": 340}, ...}, ...}}
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from teamtune.evaluate import over_seeds
+from teamtune.reporting import facts, read
+from teamtune.reporting.costs import costs
 from teamtune.store import read_table
 from teamtune.types import Row
 
 
 def comparison(folder: Path) -> list[Row] | None:
     return read_table(folder / "comparison").rows() if (folder / "comparison" / "DONE.json").exists() else None
+
+
+def write_record(file: Path, folder: Path) -> None:
+    """Keep what a finished run says: its tables that stand for whole systems, what they cost, how agents differ."""
+    stages = read.stages(folder, read.options(folder)["config"])
+    last = ("comparison", "by-turn", "shifts", "calibration")
+    names = [row["name"] for row in stages if row["state"] == "sealed" and row["name"].split("/")[-1] in last]
+    team = facts.team(folder, stages)
+    found = {
+        "run": folder.name,
+        "commit": json.loads((folder / "comparison" / "DONE.json").read_text())["commit"],
+        "tables": {name: read.table(folder, name) for name in names},
+        "costs": costs(folder, stages),
+        "labels": team["labels"],
+        "warnings": team["warnings"],
+        "measures": {one["name"]: one["values"] for one in team["systems"]},
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_suffix(".part")
+    beside.write_text(json.dumps(found, indent=1, default=asdict) + "\n")
+    beside.rename(file)
 
 
 def over_runs(tables: list[list[Row]]) -> list[Row]:
@@ -75,8 +106,11 @@ def main_table(rows: list[Row]) -> list[str]:
 
 def commits(folders: Iterable[Path]) -> str:
     """The commits that runs ended at, as text."""
-    found = {json.loads((folder / "comparison" / "DONE.json").read_text())["commit"] for folder in folders}
-    return f"commit {', '.join(sorted(map(str, found)))}"
+    return named_commits(json.loads((one / "comparison" / "DONE.json").read_text())["commit"] for one in folders)
+
+
+def named_commits(found: Iterable[str]) -> str:
+    return f"commit {', '.join(sorted(set(map(str, found))))}"
 
 
 def write_page(file: Path, title: str, settings: Path, lines: Sequence[str]) -> None:

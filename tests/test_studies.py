@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -81,16 +83,20 @@ def test_the_study_of_debates_runs_resumes_and_writes_what_its_runs_say(
     monkeypatch.setattr(study, "FURTHER", {task: (f"{task}:poisoned",)})
     monkeypatch.setattr(study, "ITERATIONS", 2)
     page, out = tmp_path / "page.md", tmp_path / "runs"
-    asked = study.Study(out, task=task, seeds=(0,), write=page)
+    asked = study.Study(out, tmp_path / "records", task=task, seeds=(0,), write=page)
     study.main(asked)
 
     sealed = {file: file.stat().st_mtime_ns for file in out.rglob("DONE.json")}
+    text, told = page.read_text(), (tmp_path / "records" / f"{task}-0-table.json").read_text()
+    study.main(replace(asked, out=tmp_path / "none"))
+    assert page.read_text() == text and not (tmp_path / "none").exists(), "records are all that tables need"
+    rmtree(tmp_path / "records")
     study.main(asked)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("DONE.json")} == sealed
+    assert page.read_text() == text and (tmp_path / "records" / f"{task}-0-table.json").read_text() == told
     same = [out / f"maft-{task}-0-{part}" / "iteration-1" / "sft" / "DONE.json" for part in ("table", "five")]
     assert same[0].read_bytes() == same[1].read_bytes(), "the first iteration is trained once"
 
-    text = page.read_text()
     found = {row["system"]: row for row in read_table(out / f"maft-{task}-0-table" / "comparison").rows()}
     for name, row in found.items():
         assert f"| {name} | {100 * row['accuracy']:.1f} |" in text
