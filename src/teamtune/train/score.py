@@ -14,71 +14,80 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch.nn import functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from teamtune.engines.render import Renderer
 from teamtune.models import told_when_full
 from teamtune.store import Counted
 from teamtune.train.examples import Example
-from teamtune.train.forward import batch_of
-from teamtune.train.losses import token_logprobs
+from teamtune.train.forward import at_targets, batch_of
 from teamtune.train.objective import Item
-from teamtune.train.packing import packed
+from teamtune.train.packing import micro_tokens, packed
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Message, Row, Team
 
 Given = Literal["turn", "question"]
 """What stands before an answer when it is scored: all that its author was shown, or the question alone."""
 MOST_LOGITS = 2**28
-"""entries of one forward pass's logits; two of them are held at a time"""
+"""log-probabilities that a batch may make; those of its author and of one other agent are held at a time"""
 
 
 @torch.no_grad()
 def score_turns(
-    turns: Sequence[Row], team: Team, under: Sequence[str], given: Given = "question", tokens: int = 16_384
+    turns: Sequence[Row], team: Team, under: Sequence[str], given: Given = "question", tokens: int = 0
 ) -> Counted:
-    """Every turn under every agent of `under`, in the order of turns and agents.
+    """Every turn under every agent of `under`, in the order of turns and agents; `tokens` ids at a time, padding
+    included, or the device's own.
 
     Turns that have no ids, or no text, are left out and counted. A seat without an adapter scores as the base.
     """
     scored = [turn for turn in turns if turn["token_ids"]]
-    authors = {turn["agent"] for turn in scored}
+    seats = sorted({turn["agent"] for turn in scored} | set(under))
+    first = {team[name].adapter: name for name in reversed(seats)}
+    voice = {name: first[team[name].adapter] for name in seats}  # seats of one adapter say the same
     # A new adapter adds nothing, so whoever has none is the base.
-    model = TeamModel.open(team, sorted(authors | set(under)), Lora(rank=1, alpha=1))
+    model = TeamModel.open(team, sorted(first.values()), Lora(rank=1, alpha=1))
     renderer = Renderer(model.tokenizer, team.model)
-    tokens = min(tokens, MOST_LOGITS // model.model.config.get_text_config().vocab_size)
+    most = MOST_LOGITS // model.model.config.get_text_config().vocab_size
+    tokens = min(tokens or micro_tokens(model.device.type == "cpu", checkpoint=False), most)
     items = [
-        Item(turn["agent"], number, Example(_before(turn, given, renderer), list(turn["token_ids"])))
+        Item(voice[turn["agent"]], number, Example(_before(turn, given, renderer), list(turn["token_ids"])))
         for number, turn in enumerate(scored)
     ]
+    judges = sorted({voice[name] for name in under})
     found: dict[tuple[int, str], Row] = {}
     for micro in packed(items, tokens, model.mixes):
         with told_when_full(f"{len(micro)} answers to score", "score fewer tokens at once"):
-            found |= _score(model, micro, under)
+            found |= _score(model, micro, judges)
     rows: list[Row] = []
     for number, turn in enumerate(scored):
         place = {name: turn[name] for name in ("problem", "take", "turn", "agent")}
-        rows += [{**place, "under": name, **found[number, name]} for name in under]
+        rows += [{**place, "under": name, **found[number, voice[name]]} for name in under]
     without = Counter({"turns without ids": len(turns) - len(scored)})
     return Counted(rows, without if len(scored) < len(turns) else {})
 
 
-def _score(model: TeamModel, micro: Sequence[Item], under: Sequence[str]) -> dict[tuple[int, str], Row]:
+def _score(model: TeamModel, micro: Sequence[Item], judges: Sequence[str]) -> dict[tuple[int, str], Row]:
     ids, mask = batch_of(model, [item.data for item in micro])  # type: ignore[misc]
     authors = [item.agent for item in micro]
-    own = model(ids, authors).float()
-    mine = token_logprobs(own, ids)
-    own = own.log_softmax(-1)
+    lengths = mask.sum(-1).tolist()
+
+    def distributions(agents: Sequence[str]) -> Float[Tensor, "tokens vocabulary"]:
+        """Log-probabilities at the answers' tokens, row by row."""
+        return at_targets(model, ids, agents, mask, lambda logits, *_: logits.float().log_softmax(-1))
+
+    said = ids[mask][:, None]
+    own = distributions(authors)
+    mine = own.gather(-1, said).squeeze(-1).split(lengths)
     found: dict[tuple[int, str], Row] = {}
-    for name in under:
-        other = model(ids, [name] * len(micro)).float()
-        theirs = token_logprobs(other, ids)
-        apart = (own.exp() * (own - other.log_softmax(-1))).sum(-1)
-        apart = F.pad(apart[:, :-1], (1, 0))  # the logits at a token predict the next one
-        for row, item in enumerate(micro):
-            here = mask[row]
-            said = {"own": mine[row, here].tolist(), "logprobs": theirs[row, here].tolist()}
-            found[item.number, name] = said | {"kl": max(0.0, float(apart[row, here].mean()))}
+    for name in judges:
+        other = own if set(authors) == {name} else distributions([name] * len(micro))
+        theirs = other.gather(-1, said).squeeze(-1).split(lengths)
+        apart = (own.exp() * (own - other)).sum(-1).split(lengths)
+        for item, *told in zip(micro, mine, theirs, apart, strict=True):
+            kl = max(0.0, float(told[2].mean()))
+            found[item.number, name] = {"own": told[0].tolist(), "logprobs": told[1].tolist(), "kl": kl}
     return found
 
 
