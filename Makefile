@@ -33,6 +33,7 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/python bench/grading.py
 	$(BIN)/python bench/debate.py
 	$(BIN)/python bench/maft_memory.py
+	$(BIN)/python bench/fit.py
 	$(BIN)/python bench/ppo.py
 
 docs: $(VENV)/.ready-docs

@@ -17,8 +17,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,10 +25,11 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from apart import last_line, random_llama
 
 from teamtune.memory import forget_peak, peak_megabytes
 from teamtune.models import device as this_device
-from teamtune.models import load_model, native_bfloat16
+from teamtune.models import load_model, native_bfloat16, open_tokenizer
 from teamtune.train.fit import Fit, fit_model
 from teamtune.train.objective import Sft
 from teamtune.train.team import Lora, TeamModel
@@ -58,17 +57,8 @@ class Bench:
 
 def make(cfg: Bench, folder: Path) -> int:
     """A random model with the house model's tokenizer; the parameters that a token meets."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    from teamtune.models import HOUSE
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(HOUSE))
-    shape: Any = {"hidden_size": cfg.hidden, "intermediate_size": 3 * cfg.hidden, "num_hidden_layers": cfg.layers}
-    shape |= {"num_attention_heads": cfg.hidden // 64, "num_key_value_heads": cfg.hidden // 64}
-    shape |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=cfg.vocabulary, **shape))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tokenizer = open_tokenizer("house")
+    model = random_llama(folder, tokenizer, cfg.hidden, 3 * cfg.hidden, cfg.layers, cfg.vocabulary)
     return sum(p.numel() for name, p in model.named_parameters() if "embed_tokens" not in name)
 
 
@@ -167,13 +157,10 @@ def measure(cfg: Bench) -> dict[str, float]:
 def child(cfg: Bench, way: Way, count: int, folder: Path) -> dict[str, float]:
     shape = [f"--{name}={getattr(cfg, name)}" for name in ("hidden", "layers", "rows", "vocabulary")]
     shape += ["--checkpoint"] if cfg.checkpoint else []
-    command = [sys.executable, __file__, "--child", way, "--agents", str(count), "--folder", str(folder), *shape]
     # Freed blocks go back at once, so that the peak is what was in use and not what glibc's heap had grown to.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18), "MALLOC_TRIM_THRESHOLD_": str(2**17)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env if cfg.memory else None)
-    if done.returncode:
-        raise SystemExit(f"{way} for {count} agents failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    args = ["--child", way, "--agents", str(count), "--folder", str(folder), *shape]
+    return last_line(__file__, args, env if cfg.memory else None)
 
 
 def main(cfg: Bench) -> None:

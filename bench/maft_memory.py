@@ -11,14 +11,13 @@ process that has loaded the same libraries and no model. Memory of the GPU where
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
+from apart import last_line, random_llama
 
 from teamtune.memory import forget_peak, peak_megabytes
 
@@ -37,18 +36,11 @@ class Bench:
 
 def make(cfg: Bench, folder: Path) -> int:
     """A random model and its tokenizer; the number of its parameters."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from teamtune.house import tokenizer as house
 
     tokenizer: Any = house.train(["You are one of several agents. Solve 12 + 3 * 4 = 24. Answer: 24"] * 3, 300)
-    shape: Any = {"hidden_size": cfg.hidden, "intermediate_size": 4 * cfg.hidden, "num_hidden_layers": cfg.layers}
-    shape |= {"num_attention_heads": cfg.hidden // 64, "num_key_value_heads": cfg.hidden // 64}
-    shape |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, **shape)
-    model: Any = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    sizes = (cfg.hidden, 4 * cfg.hidden, cfg.layers, len(tokenizer))
+    model = random_llama(folder, tokenizer, *sizes, max_position_embeddings=1024)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -83,13 +75,10 @@ def measure(cfg: Bench) -> float | None:
 
 def child(cfg: Bench, kind: str, count: int, folder: Path) -> float:
     shape = ["--hidden", str(cfg.hidden), "--layers", str(cfg.layers), "--rank", str(cfg.rank)]
-    command = [sys.executable, __file__, "--child", kind, "--agents", str(count), "--folder", str(folder), *shape]
-    found = "null"
-    while found == "null":  # the first call makes the adapters, so that this does not count
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{kind} for {count} agents failed:\n{done.stderr[-2000:]}")
-        found = done.stdout.strip().splitlines()[-1]
+    args = ["--child", kind, "--agents", str(count), "--folder", str(folder), *shape]
+    found = None
+    while found is None:  # the first call makes the adapters, so that this does not count
+        found = last_line(__file__, args)
     return float(found)
 
 

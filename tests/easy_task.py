@@ -28,3 +28,8 @@ def grade(problem: Problem, text: str) -> Grade:
 def answer(ask: Ask, seed: int) -> str:
     """For the scripted engine: one of a few words, by the seed."""
     return f"{ask.tag} {seed % 7}"
+
+
+def nothing(ask: Ask, seed: int) -> str:
+    """For the scripted engine: no answer that could be read."""
+    return ""

@@ -113,8 +113,12 @@ def test_what_a_requirement_lacks() -> None:
 
 def test_an_extra_that_is_missing_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = ["numpy>=1.0", 'no-such-package>=2; extra == "embed"', 'numpy>=99; extra == "dev"']
+    listed += ['numpy>=1.0; extra == "one-more"', 'stood-for>=1.0; extra == "vllm"']
     monkeypatch.setattr(doctor, "requires", lambda name: listed)
-    core, embed = list(doctor.packages())
+    monkeypatch.setattr(doctor, "STAND_INS", {"stood-for": ("numpy",)})
+    core, embed, more, stood_for = list(doctor.packages())
+    assert (more.state, more.what) == ("ok", "extra one-more")
+    assert stood_for.state == "ok" and stood_for.told.startswith("stood-for ")
     assert core.state == "ok" and core.told.startswith("numpy ")
     assert (embed.state, embed.told) == ("missing", "no-such-package is not installed")
     assert embed.mend == "pip install 'teamtune[embed]'"

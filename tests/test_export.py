@@ -108,12 +108,19 @@ def test_a_run_that_stopped_at_its_rows_goes_on(brief: str, tmp_path: Path) -> N
 
 
 def test_debates_give_rows_too(brief: str, tmp_path: Path) -> None:
-    line = ["maft", *SMALL, "--model", brief, "--sampling.max-tokens", "10", "--agents", "2", "--objective", "dpo"]
+    line = ["maft", *SMALL, "--model", brief, "--sampling.max-tokens", "16", "--agents", "2", "--objective", "dpo"]
     command([*line, "--baselines", "debate", "--rows-only", "--out", str(tmp_path / "run")])
     command(["export", str(tmp_path / "run"), "--out", str(tmp_path / "files")])
     names = {str(file.relative_to(tmp_path / "files")) for file in (tmp_path / "files").rglob("*.jsonl")}
     assert "iteration-1/sft-rows/critic-1.jsonl" in names and "iteration-1/pairs/critic-1.jsonl" in names
     assert not list((tmp_path / "run").rglob("adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("recipe", ["malt", "maft"])
+def test_a_run_that_makes_no_rows_says_so(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mute = ["--engine.kind", "scripted", "--engine.script", "tests.easy_task:nothing", "--rows-only"]
+    said = sentence(capsys, recipe, *SMALL, *mute, "--model", "nobody/has-this", "--out", str(tmp_path / "run"))
+    assert "nothing to train generator" in said
 
 
 def test_mistakes_are_told(malt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

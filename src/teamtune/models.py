@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from teamtune.store import several
 from teamtune.types import TeamtuneError
 
 PIECE = 65_536  # bytes
@@ -26,8 +26,7 @@ def state() -> Any:
     """
     from accelerate import PartialState
 
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=several and not torch.cuda.is_available())
+    return PartialState(cpu=several() and not torch.cuda.is_available())
 
 
 def device() -> torch.device:
@@ -47,6 +46,11 @@ def hub_answers() -> bool:
     except OSError:
         return False
     return True
+
+
+def cached_only(path: str) -> bool:
+    """Whether a model can come from the hub's cache alone: it is no folder here, and the hub does not answer."""
+    return not Path(path).exists() and not hub_answers()
 
 
 def native_bfloat16(where: torch.device) -> bool:
@@ -86,7 +90,7 @@ def identity(name: str) -> str:
 
     path = model_path(name)
     try:
-        cached = not Path(path).exists() and not hub_answers()
+        cached = cached_only(path)
         Renderer(AutoTokenizer.from_pretrained(path, local_files_only=cached), name)
         config = AutoConfig.from_pretrained(path, local_files_only=cached)
     except TeamtuneError:
@@ -134,8 +138,10 @@ def check_targets(name: str, targets: str) -> None:
 
     if targets == "all-linear":
         return
+    path = model_path(name)
+    config = AutoConfig.from_pretrained(path, local_files_only=cached_only(path))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path(name)))
+        model = AutoModelForCausalLM.from_config(config)
     linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     unknown = [target for target in targets.split(",") if target.rpartition(".")[2] not in linear]
     if unknown:
@@ -147,9 +153,8 @@ def open_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     path = model_path(name)
-    cached = not Path(path).exists() and not hub_answers()
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=cached)
+        return AutoTokenizer.from_pretrained(path, local_files_only=cached_only(path))
     except (OSError, ValueError) as error:
         raise _explained(name, path, error) from error
 
@@ -158,10 +163,11 @@ def listed_stops(path: str) -> int | list[int] | None:
     """The ids that end a text, as the generation config lists them, or else the model's."""
     from transformers import AutoConfig, GenerationConfig
 
+    cached = cached_only(path)
     try:
-        return GenerationConfig.from_pretrained(path).eos_token_id  # type: ignore[return-value]
+        return GenerationConfig.from_pretrained(path, local_files_only=cached).eos_token_id  # type: ignore[return-value]
     except OSError:
-        return AutoConfig.from_pretrained(path).eos_token_id
+        return AutoConfig.from_pretrained(path, local_files_only=cached).eos_token_id
 
 
 def load_model(name: str, dtype: str = "auto", bits: int = 16) -> tuple[Any, Any]:
@@ -180,8 +186,7 @@ def load_model(name: str, dtype: str = "auto", bits: int = 16) -> tuple[Any, Any
     if dtype == "auto":
         dtype = "float32" if where.type == "cpu" else "bfloat16"
     try:
-        # Without a hub there may still be a copy in its cache.
-        cached = not Path(path).exists() and not hub_answers()
+        cached = cached_only(path)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=cached)
         with told_when_full(f"model {name!r} on {where}", "take a smaller one or --engine.dtype bfloat16"):
             given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": cached}

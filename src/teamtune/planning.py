@@ -6,7 +6,6 @@ teamtune plan runs/malt                  # the same options, beside what happene
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,10 +109,10 @@ def happened(run: Path) -> dict[str, float]:
     for stage in read.stages(run, read.options(run)["config"]):
         if stage["state"] != "sealed":
             continue
-        peak, made = stage["peak_mb"] or 0.0, json.loads((run / stage["name"] / "DONE.json").read_bytes())["fn"]
-        if made.endswith((":fit", ":learn")):
+        peak = stage["peak_mb"] or 0.0
+        if stage["fn"].endswith((":fit", ":learn")):
             found["training"] = max(found["training"], peak)
-        if made.endswith(":rollout"):
+        if stage["fn"].endswith(":rollout"):
             found["generating"] = max(found["generating"], peak)
             count(found, run / stage["name"] / "rows.parquet")
     for file in run.glob("**/updates/*.parquet"):

@@ -82,20 +82,18 @@ def config_of(name: str) -> Any:
     """A model's configuration: from its folder, the hub, or what is known of it."""
     from transformers import AutoConfig
 
-    from teamtune.models import hub_answers, model_path
+    from teamtune.models import cached_only, model_path
 
     known = json.loads(KNOWN.read_text())
     if name in known and not Path(name).exists():
         return AutoConfig.for_model(**known[name])
     path = model_path(name)
-    if not Path(path).exists() and not hub_answers():
-        raise TeamtuneError(
-            f"no shape of {name!r}: the hub does not answer; give a folder, or one of {', '.join(known)}"
-        )
+    cached = cached_only(path)
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, local_files_only=cached)
     except (OSError, ValueError) as error:
-        raise TeamtuneError(f"no shape of {name!r}: {' '.join(str(error).split())[:200]}") from error
+        reason = "the hub does not answer and no copy is cached" if cached else " ".join(str(error).split())[:200]
+        raise TeamtuneError(f"no shape of {name!r}: {reason}; give a folder, or one of {', '.join(known)}") from error
 
 
 def weights(shape: Shape, bits: int = 16, on_cpu: bool = False) -> float:

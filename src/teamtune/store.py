@@ -229,10 +229,15 @@ class Run(AbstractContextManager["Run"]):
         self.close()
 
 
+def several() -> bool:
+    """Whether a launcher (`accelerate launch`) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def follows() -> bool:
-    """Whether this is one of several processes (`accelerate launch`) and not the first, which alone writes: the others
-    wait for its stages, and take part where all train."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+    """Whether this is one of several processes and not the first, which alone writes: the others wait for its stages,
+    and take part where all train."""
+    return several() and int(os.environ.get("RANK", "0")) > 0
 
 
 def _awaited(folder: Path, made: Row) -> Table:

@@ -34,23 +34,24 @@ def on_one_base(spec: EngineSpec, team: Team, run: Path | None) -> dict[str, Eng
     """The engines of a team's seats on one base: the scorer's, and that of all others. Embedded ones share the base."""
     others = [name for name in team.names if name != SCORER]
     seats: dict[str, Engine] = {}
-    if spec.kind == "vllm" and others:
-        from teamtune.engines.vllm import VllmEngine
-
-        seats |= dict.fromkeys(others, VllmEngine(team.model, spec.vllm, spec.rows, spec.dtype))
-        others = []
-    if spec.kind == "openai" and others:
-        try:
-            from teamtune.engines.openai import OpenaiEngine
-        except ImportError as error:
-            raise TeamtuneError(
-                f"the openai engine lacks its client ({error}); pip install 'teamtune[openai]'"
-            ) from error
-        seats |= dict.fromkeys(others, OpenaiEngine(team.model, spec.openai, run))
-        others = []
+    if spec.kind != "transformers" and others:
+        seats, others = dict.fromkeys(others, beside(spec, team.model, run)), []
     if others or SCORER in team.names:
         seats |= embedded(spec, team, others)
     return seats
+
+
+def beside(spec: EngineSpec, model: str, run: Path | None) -> Engine:
+    """An engine that has its model for itself: vLLM's, or a server's."""
+    if spec.kind == "vllm":
+        from teamtune.engines.vllm import VllmEngine
+
+        return VllmEngine(model, spec.vllm, spec.rows, spec.dtype)
+    try:
+        from teamtune.engines.openai import OpenaiEngine
+    except ImportError as error:
+        raise TeamtuneError(f"the openai engine lacks its client ({error}); pip install 'teamtune[openai]'") from error
+    return OpenaiEngine(model, spec.openai, run)
 
 
 def embedded(spec: EngineSpec, team: Team, others: Sequence[str]) -> dict[str, Engine]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from teamtune.types import Agent, Ask, Message, Sampling, TeamtuneError
+from teamtune.types import Agent, Ask, Completion, Message, Sampling, TeamtuneError
 
 MARK = "MARK"
 
@@ -83,6 +83,15 @@ def request_of(
     prompt = renderer.prompt(ask.messages)
     limit = min(agent.sampling.max_tokens, max(0, context - len(prompt)))
     return Request(place, adapter, tuple(prompt), limit, agent.sampling, seed)
+
+
+def completion_of(
+    request: Request, ids: Sequence[int], logprobs: Sequence[float], stops: Sequence[int], tokenizer: Any
+) -> Completion:
+    """What the sampled ids say; the id that stopped them is no part of the text."""
+    stopped = bool(ids) and ids[-1] in stops
+    text = tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
+    return Completion(text, "stop" if stopped else "length", request.prompt, tuple(ids), tuple(logprobs))
 
 
 def stop_ids(listed: int | Sequence[int] | None, renderer: Renderer) -> list[int]:

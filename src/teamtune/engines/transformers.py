@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from teamtune.adapters import BASE, attach, mixes
 from teamtune.engines.decode import Decoder, new_cache
-from teamtune.engines.render import Renderer, Request, request_of, stop_ids
+from teamtune.engines.render import Renderer, Request, completion_of, request_of, stop_ids
 from teamtune.models import told_when_full
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
@@ -98,7 +98,7 @@ class TransformersEngine:
         alone = isinstance(self.model, PeftModel) and names == {BASE}
         with self.model.disable_adapter() if alone else nullcontext():
             found = decode(batch)
-        return [self._completion(request, *ids) for request, ids in zip(batch, found, strict=True)]
+        return [completion_of(r, *ids, self.stops, self.tokenizer) for r, ids in zip(batch, found, strict=True)]
 
     def _mixed(self, names: set[str]) -> bool:
         """Whether PEFT must route row by row. One adapter for all rows, or none, takes the plain path: it is faster."""
@@ -108,11 +108,6 @@ class TransformersEngine:
             self.model.set_adapter(next(iter(names)))
             return False
         return self._mixes
-
-    def _completion(self, request: Request, ids: list[int], logprobs: list[float]) -> Completion:
-        stopped = ids[-1] in self.stops
-        text = self.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
-        return Completion(text, "stop" if stopped else "length", request.prompt, tuple(ids), tuple(logprobs))
 
 
 def batched(requests: Sequence[Request], rows: int, tokens: int = TOKENS, mix: bool = True) -> Iterator[list[Request]]:

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from teamtune.adapters import BASE, rank_of, zero_adapter
-from teamtune.engines.render import Renderer, Request, request_of, stop_ids
+from teamtune.engines.render import Renderer, Request, completion_of, request_of, stop_ids
 from teamtune.engines.spec import Vllm
 from teamtune.models import listed_stops, model_path, open_tokenizer
+from teamtune.store import several
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -123,7 +124,7 @@ class VllmEngine:
     # ---- vLLM
 
     def _open(self, rank: int, adapters: int) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if several():
             raise TeamtuneError(
                 "vLLM has processes of its own and does not open under a launcher; serve it and take engine.kind openai"
             )
@@ -173,10 +174,8 @@ class VllmEngine:
 
     def _completion(self, request: Request, output: Any) -> Completion:
         ids = list(output.token_ids)
-        stopped = bool(ids) and ids[-1] in self.stops
-        text = self.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
         logprobs = [float(place[token].logprob) for token, place in zip(ids, output.logprobs, strict=True)]
-        return Completion(text, "stop" if stopped else "length", request.prompt, tuple(ids), tuple(logprobs))
+        return completion_of(request, ids, logprobs, self.stops, self.tokenizer)
 
 
 def arguments(path: str, options: Vllm, rows: int, dtype: str, on_cpu: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from teamtune.recipes.systems import Played, System, compare, play_test
 from teamtune.rollout import Driver, Rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split
-from teamtune.types import BESIDE, Team
+from teamtune.types import Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Arena:
     run: Run
     engine: EngineSpec
     seed: int
-    driver: Driver = field(default="auto", metadata=BESIDE)
+    driver: Driver = "auto"
 
     def play(self, entrant: Entrant, split: Split, root: str = "test") -> Played:
         """The entrant's turns on the problems and their grades."""

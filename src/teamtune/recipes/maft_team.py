@@ -222,7 +222,6 @@ def learn(lab: Lab, method: Method, prefix: str, turns: Table, before: Step, see
     tokens = Counter(before.tokens)  # all that was spent, wherever an iteration starts from
 
     def fitted(stage: str, rows: Table, begin: Team, objective: Objective, options: Fit) -> Team:
-        enough(rows, names)
         done = run.train(f"{prefix}{stage}", fit, rows, begin, names, cfg.lora, objective, options, seed)
         tokens.update(trained_tokens(rows, options.epochs))
         return begin.adopt({name: str(done.path / name) for name in names})
@@ -238,16 +237,21 @@ def learn(lab: Lab, method: Method, prefix: str, turns: Table, before: Step, see
 def rows_of(lab: Lab, method: Method, prefix: str, turns: Table, seed: int) -> tuple[Table, Table | None]:
     """What every learner learns from in one iteration's debates: rows, and pairs where it prefers afterwards."""
     run, cfg, learners = lab.run, lab.cfg, dict(method.learners)
+    names = list(dict.fromkeys(learners.values()))
     # Gold answers are for reports alone: nothing below reads these grades.
     run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
     parsed = run.stage(f"{prefix}parsed", parse_turns, turns, lab.problems, cfg.task)
     credit = run.stage(f"{prefix}credit", consensus, turns, parsed, cfg.ties, seed)
     if cfg.objective == "ppo":
-        return run.stage(f"{prefix}ppo-rows", advantage_rows, turns, credit, learners), None
-    rows = run.stage(f"{prefix}sft-rows", debate_rows, turns, credit, learners, method.weight, cfg.masking, seed)
+        rows = run.stage(f"{prefix}ppo-rows", advantage_rows, turns, credit, learners)
+    else:
+        rows = run.stage(f"{prefix}sft-rows", debate_rows, turns, credit, learners, method.weight, cfg.masking, seed)
+    enough(rows, names)
     if cfg.objective != "dpo":
         return rows, None
-    return rows, run.stage(f"{prefix}pairs", debate_pairs, turns, credit, learners)
+    pairs = run.stage(f"{prefix}pairs", debate_pairs, turns, credit, learners)
+    enough(pairs, names)
+    return rows, pairs
 
 
 def first_rows(lab: Lab) -> None:

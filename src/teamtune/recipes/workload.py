@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from teamtune.protocols.discussion import opens
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl_team import Maporl
@@ -92,7 +93,7 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
     shown = [q + (t - 1) * a + (cfg.agents - 1) * a * (t > 1) for t in range(1, cfg.turns + 1)]
     prompt = sum(shown) / len(shown)
     answers = scored + training + testing
-    policies = {name for seats in cfg.speakers for name in seats} - ({"opener"} if cfg.frozen else set())
+    policies = {name for seats in cfg.speakers for name in seats if not opens(name)}
     values = {value_of(name) for name in policies} if cfg.ppo.has_values else set()
     looks = 2 + bool(values) + (cfg.scorer == "learned")
     trained = training * cfg.ppo.fit.epochs * (prompt + a + ((q + a) if values else 0))

@@ -193,14 +193,14 @@ def _stage(folder: Path, name: str) -> Row:
             pq.read_metadata(place / "rows.parquet")
         except (OSError, pa.ArrowException):
             return _bare(name, "unreadable")
-    kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs", "key")}
+    kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs", "key", "fn")}
     kept["peak_mb"] = done.get("peak_mb")
     return _bare(name, "sealed") | kept
 
 
 def _bare(name: str, state: str) -> Row:
     empty = {"rows": None, "counts": {}, "seconds": None, "peak_mb": None, "at": "", "inputs": {}, "logged": 0}
-    return {"name": name, "state": state, "key": "", **empty}
+    return {"name": name, "state": state, "key": "", "fn": "", **empty}
 
 
 def _json(text: str) -> Any:
