@@ -1,4 +1,4 @@
-"""What benches share that measure every line in a process of its own: a random Llama on disk, and the child's last line."""
+"""For benches that measure every line in a process of its own: a random Llama on disk, and what a child said last."""
 
 from __future__ import annotations
 

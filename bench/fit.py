@@ -27,7 +27,7 @@ import torch
 import tyro
 from apart import last_line, random_llama
 
-from teamtune.memory import forget_peak, peak_megabytes
+from teamtune.memory import forget_peak, keep_few_kernels, peak_megabytes
 from teamtune.models import device as this_device
 from teamtune.models import load_model, native_bfloat16, open_tokenizer
 from teamtune.train.fit import Fit, fit_model
@@ -46,6 +46,7 @@ class Bench:
     layers: int = 8
     rows: int = 96
     """of each agent"""
+    ways: tuple[Way, ...] = ("joint", "sequential", "trl")
     vocabulary: int = 8192
     checkpoint: bool = False
     memory: bool = False
@@ -150,6 +151,7 @@ def measure(cfg: Bench) -> dict[str, float]:
     if cfg.child == "trl":
         seconds = trl(cfg, count)
     else:
+        keep_few_kernels()  # as the command line does
         seconds = 0.0 if cfg.child == "none" else ours(cfg, count, cfg.child == "joint")
     return {"seconds": seconds, "mb": peak_megabytes() or 0.0}
 
@@ -174,7 +176,7 @@ def main(cfg: Bench) -> None:
         print(f"{size / 1e6:.1f} M parameters, {torch.get_num_threads()} threads, peak {peak / 1e9:.0f} GFLOP/s")
         for count in cfg.agents:
             tokens = sum(len(r["prompt_ids"]) + len(r["token_ids"]) for a in names(count) for r in rows_of(cfg, a))
-            for way in ("joint", "sequential", "trl"):
+            for way in cfg.ways:
                 found = child(cfg, way, count, folder)
                 used = 4 * size * tokens / found["seconds"] / peak
                 told = {"agents": count, "way": way, "seconds": round(found["seconds"], 1)}

@@ -24,7 +24,7 @@ from tables import comparison, named, named_commits, over_runs, percent, table, 
 
 from teamtune.cli_options import file_arguments
 from teamtune.evaluate import Estimate
-from teamtune.memory import hold_freed_memory
+from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.recipes import maft
 from teamtune.recipes.maft_team import Rival
 from teamtune.report import write_report
@@ -264,6 +264,7 @@ def page(study: Study, pictures: Path) -> list[str]:
 
 def main(study: Study) -> None:
     hold_freed_memory()
+    keep_few_kernels()
     for part in study.parts if study.task else ():
         for seed in study.seeds:
             run(study, study.task, seed, part)

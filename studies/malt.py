@@ -19,7 +19,7 @@ from tables import commits, comparison, main_table, over_runs, percent, table, w
 
 from teamtune.cli_options import file_arguments
 from teamtune.evaluate import estimate, paired_bootstrap
-from teamtune.memory import hold_freed_memory
+from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.recipes import evaluation, malt
 from teamtune.recipes.systems import scores
 from teamtune.report import write_report
@@ -186,6 +186,7 @@ def page(study: Study) -> list[str]:
 
 def main(study: Study) -> None:
     hold_freed_memory()
+    keep_few_kernels()
     for work in (run_main, run_ablations):
         for seed in study.seeds if study.task else ():
             work(study, study.task, seed)

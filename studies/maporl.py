@@ -21,7 +21,7 @@ import yaml
 from tables import commits, comparison, over_runs, percent, table, write_page
 
 from teamtune.cli_options import file_arguments
-from teamtune.memory import hold_freed_memory
+from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.recipes import maporl, scorer
 from teamtune.recipes.maporl_team import Rival
 from teamtune.report import write_report
@@ -244,6 +244,7 @@ def cost(tables: list[list[Row]]) -> list[str]:
 
 def main(study: Study) -> None:
     hold_freed_memory()
+    keep_few_kernels()
     for part in study.parts if study.task else ():
         for seed in study.seeds:
             run(study, study.task, seed, part)

@@ -1,7 +1,11 @@
 """The allocator's switch: it must not change results, and says whether it took."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 PROGRAM = """
 import platform, resource
@@ -47,3 +51,36 @@ def test_a_stage_gives_back_what_it_freed_and_its_peak_is_its_own() -> None:
     before, most, after = map(float, done.stdout.split())
     if most:
         assert most - before > 200 and after - before < 60
+
+
+SHAPES = """
+import sys, torch
+from pathlib import Path
+from teamtune.memory import keep_few_kernels
+if sys.argv[1] == "few":
+    keep_few_kernels()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+weight = torch.randn(512, 512, dtype=torch.bfloat16)
+torch.randn(64, 512, dtype=torch.bfloat16) @ weight
+before = resident()
+for rows in range(65, 365):
+    torch.randn(rows, 512, dtype=torch.bfloat16) @ weight
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell a process's memory")
+def test_kernels_of_many_shapes_are_not_kept() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.endswith("CACHE_CAPACITY")}
+
+    def grown(how: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", SHAPES, how], capture_output=True, text=True, check=True, env=clean
+        )
+        return int(done.stdout)
+
+    every = grown("all")
+    if every < 8 * 2**20:
+        pytest.skip("oneDNN keeps no large kernels on this machine")
+    assert grown("few") < every / 2

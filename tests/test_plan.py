@@ -139,7 +139,8 @@ def test_what_an_activation_takes_is_about_what_is_reckoned(tmp_path: Path) -> N
 
     held = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
     ids = torch.randint(5, 1000, (2, 200))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    low = torch.autocast("cpu", dtype=torch.bfloat16)
+    with low, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         states = model.states(ids, ["one", "one"])
     bytes_kept = sum(size for where, size in kept.items() if where not in held)
     reckoned = ids.numel() * config.num_hidden_layers * ACTIVATION * (256 + 768)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from teamtune import __version__
 from teamtune.cli_options import options, taken, with_file, with_preset
-from teamtune.memory import hold_freed_memory
+from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.store import Run, several
 from teamtune.types import TeamtuneError
 
@@ -164,6 +164,7 @@ def run_recipe(
     from teamtune.report import write_report
 
     hold_freed_memory()
+    keep_few_kernels()
     cfg, dry = options(kind, name, args, default)
     if dry:
         print_plan(cfg, plan(cfg))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,17 @@ def hold_freed_memory() -> bool:
     if libc is None:
         return False
     return all([libc.mallopt(MMAP_MAX, 0), libc.mallopt(TRIM_THRESHOLD, 2**31 - 1), libc.mallopt(TOP_PAD, 64 * 2**20)])
+
+
+def keep_few_kernels() -> None:
+    """Bound the kernels that oneDNN and torch keep, one for every shape that they multiplied in bfloat16 on a CPU.
+
+    Of themselves they keep 1,024 each, a gigabyte after a few fits: batches are of many lengths. A batch needs few
+    again in its next layer, and 32 cost no time (docs/log.md). For programs, before the first product; a user's own
+    settings stay.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "32")
 
 
 def give_back_freed_memory() -> None:

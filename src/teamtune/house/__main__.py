@@ -12,7 +12,7 @@ from rich.console import Console
 from teamtune.house.build import Build
 from teamtune.house.build import build as run_build
 from teamtune.house.corpus import EARLY
-from teamtune.memory import hold_freed_memory
+from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.types import TeamtuneError
 
 DEFAULT_LEVELS: dict[str, tuple[str, ...]] = {"arithmetic": ("paper",), "stories": ("3",)}
@@ -57,6 +57,7 @@ def overlap(documents: int = 270_000, problems: int = 1000) -> None:
 
 def main() -> None:
     hold_freed_memory()
+    keep_few_kernels()
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"build": build, "measure": measure, "corpus": corpus, "overlap": overlap}, prog="python -m teamtune.house"
