@@ -69,6 +69,16 @@ def test_a_broken_chat_template(capsys: pytest.CaptureFixture[str], tiny: str, o
     assert "the chat template of model" in told and "is broken" in told
 
 
+def test_a_chat_template_that_loses_turns(
+    capsys: pytest.CaptureFixture[str], tiny: str, out: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "lossy")
+    (tmp_path / "lossy" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    told = sentence(capsys, "malt", "--out", out, "--model", str(tmp_path / "lossy"))
+    assert "loses what is said: 'one' of a conversation of 3 messages is not in" in told
+    assert not Path(out).exists()
+
+
 def test_a_run_folder_that_is_the_current_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "give the run a folder of its own" in sentence(capsys, "malt", "--out", "", *QUICK)
 

@@ -15,7 +15,7 @@ import pytest
 
 from teamtune.cli import main
 from teamtune.grading import find_grader
-from teamtune.tasks import DATASETS, TaskSpec, find
+from teamtune.tasks import DATASETS, MADE, TaskSpec, find
 from teamtune.tasks.dataset import Columns, common, problem_of
 from teamtune.tasks.find import plain
 from teamtune.tasks.source import LONGEST, rows_of
@@ -120,6 +120,28 @@ def test_test_problems_from_elsewhere_and_leaks(tmp_path: Path) -> None:
         splits(TaskSpec("data", train=20, test=10, **options))
     _, test = splits(TaskSpec("data", train=20, test=10, allow_leaks=True, **options))
     assert test.leaks == 1
+
+
+def test_a_grader_that_does_not_know_the_right_answers_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from teamtune.tasks import splits
+
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
+    options: dict[str, Any] = {"data": str(tmp_path / "a.jsonl"), "train": 20, "test": 10}
+    splits(TaskSpec("data", grader="number", **options))
+    assert capsys.readouterr().err == ""
+    splits(TaskSpec("data", grader="regex:Total is (.*)", **options))
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the grader does not take the answer" in told and "nor those of the next 2 problems" in told
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_graders_of_our_tasks_know_the_right_answers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from teamtune.tasks import splits
+
+    splits(TaskSpec(name, train=3, test=3))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_further_task_has_its_own_data_and_its_own_number_of_problems(tmp_path: Path) -> None:

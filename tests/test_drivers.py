@@ -20,7 +20,7 @@ from teamtune.protocols import debate as debating
 from teamtune.protocols import pipeline as piping
 from teamtune.protocols.debate import debate
 from teamtune.protocols.pipeline import pipeline
-from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout
+from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout, warn_of_endless
 from teamtune.store import Run
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Ask, Episode, Problem, Row, Sampling, Team, TeamtuneError, Turn, turn_of, turn_row, user
@@ -296,6 +296,14 @@ def test_both_drivers_give_the_same_table(tmp_path: Path, monkeypatch: pytest.Mo
         for driver, at_once in ways
     ]
     assert tables[0] == tables[1] == tables[2]
+
+
+@pytest.mark.parametrize("finish", ["length", "stop"])
+def test_answers_that_never_end_are_told_of(finish: str, capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_endless([{"agent": "one", "finish": "length"}] * 9 + [{"agent": "two", "finish": finish}] * 10)
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("none of 10 answers of two ended by itself" in told) == (finish == "length")
+    assert "answers of one" not in told
 
 
 def test_a_log_of_another_protocol_stops_the_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

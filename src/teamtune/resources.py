@@ -23,9 +23,9 @@ from teamtune.types import TeamtuneError
 GB = 1e9
 KNOWN = Path(__file__).parent / "recipes" / "shapes.json"
 ACTIVATION = 14
-"""bytes a token, a layer, and a unit of its width and inner width that training in bfloat16 keeps for the way back, with
-adapters on all linear layers (bench/fit.py --memory: 0.9 GB at width 512, inner 1,536, 8 layers, 4,096 ids); twice as
-many in float32"""
+"""bytes a token, a layer, and a unit of its width and inner width that training in bfloat16 keeps for the way back,
+with adapters on all linear layers (bench/fit.py --memory: 0.9 GB at width 512, inner 1,536, 8 layers, 4,096 ids); twice
+as many in float32"""
 OVERHEAD = 1.5
 """GB of a GPU for its context, the allocator's waste, and what the libraries keep"""
 DEVICES = (

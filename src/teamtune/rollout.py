@@ -53,6 +53,8 @@ Driver = Literal["auto", "waves", "rolling"]
 """waves: one batch of all asks that are owed; rolling: an episode goes on when its own are answered. auto: rolling
 with servers and vLLM, which batch by themselves. All give the same episodes."""
 ROLLING = ("vllm", "openai")
+ENOUGH_TO_TELL = 10
+"""answers of an agent; fewer may all be cut off by chance"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,18 @@ def rollout(
     with closing(open_engine(spec, team, run_of(folder))) as engine:
         check_adapters(engine, team)
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
+    warn_of_endless(rows)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
+
+
+def warn_of_endless(rows: Sequence[Row]) -> None:
+    """Say so where no answer of an agent ended by itself: the stop token may be wrong, or the limit far too low."""
+    for agent in dict.fromkeys(row["agent"] for row in rows):
+        finishes = [row["finish"] for row in rows if row["agent"] == agent]
+        if len(finishes) >= ENOUGH_TO_TELL and set(finishes) == {"length"}:
+            told = f"warning: none of {len(finishes)} answers of {agent} ended by itself; raise sampling.max_tokens, "
+            told += "or see with teamtune doctor whether the model's stop token is produced"
+            Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
 
 
 def run_of(folder: Path) -> Path:

@@ -35,6 +35,19 @@ class Renderer:
                 self._ids([Message("user", "b")])
             except (TemplateError, ValueError) as error:
                 raise TeamtuneError(f"the chat template of model {name!r} is broken ({error}); mend it") from error
+        self._check_round_trip(name)
+
+    def _check_round_trip(self, name: str) -> None:
+        """What is said must come back from the ids, in order: a template may drop a turn, a tokenizer words."""
+        said = [Message("user", "one"), Message("assistant", "two"), Message("user", "three")]
+        text, place = self.tokenizer.decode(self._ids(said)), 0
+        for message in said:
+            place = text.find(message.content, place)
+            if place < 0:
+                raise TeamtuneError(
+                    f"the chat template of model {name!r} loses what is said: {message.content!r} of a conversation of "
+                    f"{len(said)} messages is not in {text!r}; mend the template, or take another model"
+                )
 
     @property
     def closing(self) -> int:

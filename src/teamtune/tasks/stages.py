@@ -21,15 +21,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from rich.console import Console
+
 from teamtune.grading import Grader
 from teamtune.grading.merge import merged
 from teamtune.store import Counted, Run, Table
 from teamtune.tasks.find import MADE, check_apart, find
 from teamtune.tasks.spec import TaskSpec
+from teamtune.tasks.validate import errors_of
 from teamtune.types import Grade, Problem, Row, TeamtuneError, answering
 
 THREADS = 8  # graders that wait (for a worker, for a server) wait beside each other
 FEW = 64
+LOOKED_AT = 3
+"""problems whose own answers a grader must know, before a run begins"""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -70,10 +75,12 @@ class Split:
 
 
 def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, Split]:
-    """Both splits of a task, checked to be apart; of an evaluation, the training problems are of another spec."""
+    """Both splits of a task, checked to be apart and its grader to know right answers; of an evaluation, the training
+    problems are of another spec."""
     before = trained_on or task
     train, test = before.load("train"), task.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
+    check_grader(task, "test", test[:LOOKED_AT])
     return Split(before, "train", digest(train)), Split(task, "test", digest(test), leaks)
 
 
@@ -84,11 +91,21 @@ def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
     train, test = whole.load("train"), whole.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
     check_apart(train[:first], train[first:])
+    check_grader(task, "test", test[:LOOKED_AT])
     return (
         Split(whole, "train", digest(train[:first]), place="first", span=(0, first)),
         Split(whole, "train", digest(train[first:]), span=(first, len(train))),
         Split(whole, "test", digest(test), leaks),
     )
+
+
+def check_grader(task: TaskSpec, split: str, problems: Sequence[Problem]) -> None:
+    """Say so where the grader takes none of these problems' own answers for right: no training can mend that."""
+    grader = task.grade(split)
+    found = [next(errors_of(problem, grader), "") for problem in problems]
+    if found and all(found):
+        told = f"warning: task {task.name(split)!r}: {found[0]}, nor those of the next {len(found) - 1} problems"
+        Console(stderr=True, soft_wrap=True).print(told, style="yellow", markup=False, highlight=False)
 
 
 def elsewhere(task: TaskSpec, told: str) -> Split:
