@@ -26,7 +26,7 @@ OPTIONS = """
 --ppo.updates 3 --ppo.problems 4 --ppo.fit.epochs 1 --ppo.fit.rate 1e-3 --ppo.save-every 1
 """
 SMALL = OPTIONS.split()
-ALL = "off-the-shelf single-agent frozen-partners no-scorer sft no-collaboration incentives".split()
+ALL = "off-the-shelf no-feedback single-agent frozen-partners no-scorer sft no-collaboration incentives".split()
 
 
 def trained(model: str, out: Path, *more: str) -> Path:
@@ -69,7 +69,8 @@ def whole(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_system_stands_in_the_comparison(whole: Path) -> None:
     table = {row["system"]: row for row in rows(whole, "comparison")}
     assert list(table) == [
-        *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Single-agent RL, alone"),
+        *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Off-the-shelf without scores"),
+        "Single-agent RL, alone",
         *("Single-agent RL, in discussion", "One agent trained, beside untrained ones"),
         *("One agent trained, in all places", "MAPoRL without a scorer", "SFT on the best discussions"),
         "Trained, the question alone",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ from teamtune.engines.openai import OpenaiEngine
 from teamtune.engines.spec import Openai, Vllm
 from teamtune.models import model_path
 from teamtune.play import by_hand
-from teamtune.probes import learns, probe_model, routes
+from teamtune.probes import TRAINED, learns, probe_model, routes
+from teamtune.proofs import check_adapters
 from teamtune.protocols.pipeline import pipeline, seats
 from teamtune.store import read_table
 from teamtune.types import Agent, Ask, Message, Problem, Sampling, Team, TeamtuneError
@@ -112,6 +114,17 @@ def test_an_open_engine_can_be_closed_and_opened_again(brief: str) -> None:
 def test_the_probes_pass(tmp_path: Path) -> None:
     found = dict(probe_model(tmp_path, "house", SPEC))
     assert "one seed, one answer" in found["generation"] and "from the base's" in found["adapters"]
+
+
+def test_vllm_is_held_to_the_proofs_of_its_adapters(tmp_path: Path) -> None:
+    team, _ = learns(tmp_path / "taught", "house", SPEC)
+    engine = opened("house", team)
+    assert check_adapters(engine, team) == 1
+    other = Path(random_adapter(model_path("house"), tmp_path / "other", 0))
+    shutil.copy(tmp_path / "taught" / TRAINED / "proof.json", other)
+    with pytest.raises(TeamtuneError, match=f"does not answer {TRAINED} with adapter .* as training does"):
+        check_adapters(engine, team.adopt({TRAINED: str(other)}))
+    engine.close()
 
 
 def test_the_probe_finds_a_base_that_answers_with_an_adapters_weights(tmp_path: Path) -> None:

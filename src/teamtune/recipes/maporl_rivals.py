@@ -1,6 +1,7 @@
 """What MAPoRL is compared with: its paper's baselines, each asking what a part of the method is for.
 
 off-the-shelf      the same discussion by the base
+no-feedback        that without scores in the prompts: a base may not know what to make of them
 single-agent       one agent trained alone, by the same scorer on as many generated tokens; alone, and in discussion
 frozen-partners    one agent trained beside untrained ones; beside them again, and in all places
 no-scorer          trained on whether the last answer is right, without a scorer
@@ -34,6 +35,8 @@ from teamtune.types import Row
 
 PAID = "incentive-"
 """how the places of teams that are paid an incentive begin"""
+UNSCORED = {"scorer": "none", "scorer_from": "", "rewards": Rewards(gate=OFF)}
+"""the options of a discussion that nobody scores"""
 entrant = partial(Entrant, debates=True)
 
 
@@ -42,6 +45,9 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
     cfg, chosen, told = lab.cfg, lab.cfg.baselines, lab.cfg.sizes[0]
     if "off-the-shelf" in chosen:
         yield entrant("Off-the-shelf", "base", lab.team, cfg.talk(cfg.speakers_of(told)))
+    if "no-feedback" in chosen:
+        bare = lab.variant("no-feedback", **UNSCORED)
+        yield entrant("Off-the-shelf without scores", "no-feedback", bare.team, bare.cfg.talk(cfg.speakers_of(told)))
     if "single-agent" in chosen:
         yield from single_agent(lab, team)
     if "frozen-partners" in chosen:
@@ -110,7 +116,7 @@ def in_all_places(speakers: Sequence[Sequence[str]], name: str) -> list[list[str
 
 def no_scorer(lab: Lab) -> Entrant:
     """Trained on the last answer's grade alone, without incentives or penalties; nobody is shown a score."""
-    variant = lab.variant("no-scorer", scorer="none", scorer_from="", rewards=Rewards(gate=OFF))
+    variant = lab.variant("no-scorer", **UNSCORED)
     done = trained(variant)
     protocol = variant.cfg.talk(variant.cfg.speakers_of(lab.cfg.sizes[0]))
     return entrant("MAPoRL without a scorer", "no-scorer", done.team, protocol, done.tokens)

@@ -35,6 +35,7 @@ from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, p
 
 Rival = Literal[
     "off-the-shelf",
+    "no-feedback",
     "single-agent",
     "frozen-partners",
     "no-scorer",
@@ -115,6 +116,8 @@ class Maporl:
             raise TeamtuneError(
                 "the rewards have incentives and the baseline incentives adds each to none; leave them out"
             )
+        if "no-feedback" in self.baselines and (self.scorer != "learned" or not self.feedback):
+            raise TeamtuneError("baseline no-feedback is off-the-shelf itself where no scores are shown; leave it out")
         if self.rewards.right_by == "scorer" and self.scorer != "learned":
             raise TeamtuneError(f"rewards.right_by is scorer and scorer is {self.scorer}; take a learned one")
 

@@ -130,6 +130,7 @@ def maporl_generations(cfg: Maporl) -> tuple[int, int, int]:
     # Of every rival: answers in training, answers to a test problem, answers to a problem of a further task.
     calls = {
         "off-the-shelf": (0, whole, whole),
+        "no-feedback": (0, whole, whole),
         "single-agent": (each, agents + whole, agents + whole),
         "frozen-partners": (each, 2 * whole, 0),
         "no-scorer": (each, whole, whole),
