@@ -4,10 +4,11 @@
     python studies/maft.py --out runs/maft --task arithmetic
     python studies/maft.py --write docs/results/maft.md
 
-For every seed, on problems of its own: all baselines and ablations with one iteration, and transfer to the other task
-and a harder level; five iterations beside those of a single agent; five agents. Every run is an ordinary `teamtune
-maft` run folder; a killed study goes on where it was. What a finished run says is recorded in a file of its own in
-`--records`, which the tables are made of; a recorded run is not made again.
+For every seed, on problems of its own: all baselines with one iteration; all ablations; transfer to the other task and
+a harder level; five iterations beside those of a single agent; five agents. Every run is an ordinary `teamtune maft`
+run folder, and takes over from the seed's other runs what is the same; a killed study goes on where it was. What a
+finished run says is recorded in a file of its own in `--records`, which the tables are made of; a recorded run is not
+made again.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from pathlib import Path
 from typing import get_args
 
 import tyro
-from tables import comparison, named, named_commits, over_runs, percent, table, write_page, write_record
+from tables import named, named_commits, over_runs, percent, recorded, table, tables_of, write_page, write_record
 
 from teamtune.cli_options import file_arguments
 from teamtune.evaluate import Estimate
+from teamtune.identity import canonical
 from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.recipes import maft
 from teamtune.recipes.maft_team import Rival
 from teamtune.report import write_report
-from teamtune.reporting import svg
+from teamtune.reporting import read, svg
 from teamtune.reporting.debate_sections import IN_PERCENT, NAMED
 from teamtune.types import Row
 
@@ -37,13 +39,18 @@ TASKS = ("arithmetic", "stories")
 LEVELS = {"stories": "4"}
 """stories one level up: on dev problems of the usual one the untrained debate leaves nothing to gain (docs/log.md)"""
 FURTHER = {"arithmetic": ("stories:4", "arithmetic:4"), "stories": ("arithmetic", "stories:5")}
-ABLATIONS = ("without", "one generator", "unique ids", "cooperative", "temperature", "Single-agent FT")
 ITERATIONS = 5
 CURVES = ("vote", "consensus", "entropy", "disagreement", "copied", "nll", "kl", "base_kl", "first_kl", "first_base_kl")
 CURVES += ("dissimilarity",)
 
 
-PARTS = ("table", "five", "agents")
+BASELINES: tuple[Rival, ...] = ("majority", "debate", "star", "majority-ft", "single-ft", "union-ft")
+ABLATIONS = ("debate", *(name for name in get_args(Rival) if name not in BASELINES))
+TRANSFERRED: tuple[Rival, ...] = ("debate", "majority-ft", "single-ft")
+SAME_TEAM = ("table", "ablations", "transfer", "five")
+PARTS = (*SAME_TEAM, "agents")
+LAST = "test/single-ft-solo"
+"""the last iteration's, so that runs of other iterations have another"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maft.Maft]:
         return settings(task, seed, folder(study, task, seed, part))
 
     return {
-        "table": replace(cfg("table"), baselines=get_args(Rival), eval_tasks=FURTHER[task]),
+        "table": replace(cfg("table"), baselines=BASELINES),
+        "ablations": replace(cfg("ablations"), baselines=ABLATIONS),
+        "transfer": replace(cfg("transfer"), baselines=TRANSFERRED, eval_tasks=FURTHER[task]),
         "five": replace(cfg("five"), iterations=ITERATIONS, baselines=("debate", "single-ft")),
         "agents": replace(cfg("agents"), agents=5, baselines=("majority", "debate", "majority-ft")),
     }
@@ -94,28 +103,32 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
         print(f"{record_of(study, task, seed, part)} is there: not run again")
         return
     cfg = experiments(study, task, seed)[part]
-    if part == "five":  # its first iteration is that of the table: sealed by their inputs, which are the same
-        source = folder(study, task, seed, "table")
-        same = ("problems", "iteration-1", "single-ft/iteration-1")
-        for name in (*same, *(f"test/{place}" for place in ("base", "iteration-1", "single-ft-1"))):
-            if comparison(source) is not None and not (cfg.out / name).exists():
-                beside = cfg.out / f"{name}.part"
-                shutil.rmtree(beside, ignore_errors=True)
-                shutil.copytree(source / name, beside)
-                beside.rename(cfg.out / name)
-        copy_metrics(source, cfg.out, same)
+    for other in SAME_TEAM if part in SAME_TEAM else ():
+        if other != part:
+            take_over(folder(study, task, seed, other), cfg)
     maft.main(cfg, f"studies/maft.py --task {task} --seeds {seed} --parts {part}")
     write_report(cfg.out)
     write_record(record_of(study, task, seed, part), cfg.out)
 
 
-def copy_metrics(source: Path, out: Path, stages: Sequence[str]) -> None:
-    """The training curves of the stages that were copied; a run that has begun has them."""
-    file = out / "metrics.jsonl"
-    if not file.exists() and (source / file.name).exists():
-        lines = (source / file.name).read_text().splitlines(keepends=True)
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(line for line in lines if json.loads(line)["stage"].startswith(tuple(stages))))
+def take_over(source: Path, cfg: maft.Maft) -> None:
+    """Copy the sealed stages of another run of the seed that this one will need: they are sealed by their inputs, which
+    are the same. What a debate was measured for comes with it, and a fit's curves."""
+    above = lambda name: name.rpartition("/")[0]  # noqa: E731
+    needed = [name for name in read.expected(canonical(cfg, cfg.out, whole=True)) if name != "comparison"]
+    played = {above(name) for name in needed if name.startswith("test/")} - {LAST}
+    there = sorted(str(file.parent.relative_to(source)) for file in source.rglob("DONE.json"))
+    wanted = [name for name in there if above(name) in played or (name in needed and above(name) != LAST)]
+    taken = [name for name in wanted if not (cfg.out / name).exists()]
+    for name in taken:
+        beside = cfg.out / f"{name}.part"
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(source / name, beside)
+        beside.rename(cfg.out / name)
+    if taken:
+        lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
+        with (cfg.out / "metrics.jsonl").open("a") as file:
+            file.writelines(line for line in lines if json.loads(line)["stage"] in taken)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -133,19 +146,16 @@ def system_lines(rows: Sequence[Row]) -> list[str]:
 SYSTEMS = "| system | accuracy % | SE | std over seeds | n | consensus % | calls | tokens | team minus this |"
 
 
-def compared(found: Sequence[list[Row]], ablations: bool | None = None) -> list[str]:
-    """The systems of the table runs: all, the baselines, or the ablations; the team is in each."""
-    rows = over_runs(list(found))
-    is_ablation = lambda row: any(part in row["system"] for part in ABLATIONS)  # noqa: E731
-    kept = [r for r in rows if ablations is None or r is rows[-1] or is_ablation(r) == ablations]
-    return table(SYSTEMS, system_lines(kept))
+def compared(found: Sequence[list[Row]]) -> list[str]:
+    """The systems of some seeds' runs."""
+    return table(SYSTEMS, system_lines(over_runs(list(found))))
 
 
 def costs(records: Sequence[Row]) -> list[str]:
     """Means over seeds of what every system cost."""
     gathered = [{row["system"]: row for row in one["costs"]} for one in records]
     lines = []
-    for same in zip(*(comparisons(records)), strict=True):
+    for same in zip(*tables_of(records), strict=True):
         own = [found[row["system"]] for found, row in zip(gathered, same, strict=True)]
         mean = lambda key, own=own: sum(one[key] or 0 for one in own) / len(own)  # noqa: E731
         each = [one["tokens"] for row in same for one in row["trained"]]
@@ -158,11 +168,6 @@ def costs(records: Sequence[Row]) -> list[str]:
         )
     head = "| system | trained tokens | of one agent | trainable parameters | s to train | s to answer | peak MB |"
     return table(head, lines)
-
-
-def comparisons(records: Sequence[Row], place: str = "comparison") -> list[list[Row]]:
-    """The comparison of every record that has it."""
-    return [one["tables"][place] for one in records if place in one["tables"]]
 
 
 Told = Mapping[str, Mapping[str, Estimate]]
@@ -231,22 +236,24 @@ def page(study: Study, pictures: Path) -> list[str]:
     lines: list[str] = []
     for task in TASKS:
         files = {part: [record_of(study, task, seed, part) for seed in study.seeds] for part in PARTS}
-        done = {part: [json.loads(f.read_text()) for f in found if f.exists()] for part, found in files.items()}
-        tables, five, agents = (comparisons(done[part]) for part in PARTS)
+        done = {part: [one for f in found if (one := recorded(f))] for part, found in files.items()}
+        tables, ablations, _, five, agents = (tables_of(done[part]) for part in PARTS)
         if not tables:
             continue
         level = f", level {LEVELS[task]}" if task in LEVELS else ""
         seeds = ", ".join(f"{len(done[part])} seeds of {part}" for part in PARTS)
-        made = named_commits(one["commit"] for part in PARTS for one in done[part])
+        made = named_commits(commit for part in PARTS for one in done[part] for commit in one["commits"])
         lines += [f"## {task}{level}", "", f"{seeds}; {made}.", ""]
-        lines += ["### Baselines", "", *compared(tables, ablations=False)]
-        lines += ["### Ablations", "", *compared(tables, ablations=True)]
+        lines += ["### Baselines", "", *compared(tables)]
+        lines += ["### Ablations", "", *compared(ablations)] if ablations else []
         lines += ["### Costs", "", *costs(done["table"])]
         for name in (told_.replace(":", "-") for told_ in FURTHER[task]):
-            found = comparisons(done["table"], f"transfer/{name}/comparison")
+            found = tables_of(done["transfer"], f"transfer/{name}/comparison")
             lines += [f"### Trained on {task}, tested on {name}", "", *compared(found)] if found else []
-        runs = [told(one) for one in done["table"]]
-        lines += ["### How the agents differ", "", *differences(runs, list(runs[0]))]
+        lines += ["### How the agents differ", ""]
+        for part in ("table", "ablations"):
+            runs = [told(one) for one in done[part]]
+            lines += differences(runs, list(runs[0])) if runs else []
         if five:
             lines += ["### Five iterations", "", *compared(five)]
             runs = [told(one) for one in done["five"]]

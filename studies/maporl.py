@@ -2,11 +2,12 @@
 
     python studies/maporl.py --out runs/maporl --task stories        # one task; run both at once on two cores
     python studies/maporl.py --out runs/maporl --task arithmetic
-    python studies/maporl.py --out runs/maporl --write docs/results/maporl.md
+    python studies/maporl.py --write docs/results/maporl.md
 
 For every seed, on problems of its own: a scorer; the team with all baselines, discussions of other sizes and the other
 task; discussions of two turns with each incentive by itself. Every run is an ordinary `teamtune scorer train` or
-`teamtune maporl` run folder; a killed study goes on where it was.
+`teamtune maporl` run folder; a killed study goes on where it was. What a finished run says is recorded in a file of its
+own in `--records`, which the tables are made of; a recorded run is not made again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import get_args
 
 import tyro
 import yaml
-from tables import commits, comparison, over_runs, percent, table, write_page
+from tables import named_commits, over_runs, percent, recorded, table, tables_of, write_page, write_record
 
 from teamtune.cli_options import file_arguments
 from teamtune.memory import hold_freed_memory, keep_few_kernels
@@ -37,23 +38,33 @@ LEVELS = {"stories": "4"}
 """stories one level up, where the untrained discussion leaves something to gain (docs/log.md)"""
 FURTHER = {"arithmetic": ("stories:4",), "stories": ("arithmetic",)}
 SIZES = ("3x3", "2x3", "5x2")
+CURVES = ("accuracy", "score", "reward", "base_kl", "length")
+
+
+PARTS = ("table", "incentives")
 
 
 @dataclass(frozen=True)
 class Study:
-    out: Path
+    out: Path = Path("runs/maporl")
     """folder of the study's runs"""
+    records: Path = Path(__file__).parent.parent / "docs/results/maporl"
+    """folder of what the finished runs say, a file each"""
     task: str = ""
     """run this task's experiments; empty: run nothing"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    parts: tuple[str, ...] = ("table", "incentives")
+    parts: tuple[str, ...] = PARTS
     """which of the experiments to run, in this order for all seeds; both need the scorer, which is made first"""
     write: Path | None = None
-    """write the tables of the finished runs to this file, and its pictures beside it"""
+    """write the tables of the recorded runs to this file, and its pictures beside it"""
 
 
 def folder(study: Study, task: str, seed: int, part: str) -> Path:
     return study.out / f"maporl-{task}-{seed}-{part}"
+
+
+def record_of(study: Study, task: str, seed: int, part: str) -> Path:
+    return study.records / f"{task}-{seed}-{part}.json"
 
 
 def scorer_settings(study: Study, task: str, seed: int) -> scorer.ScorerTraining:
@@ -80,13 +91,27 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
 
 
 def run(study: Study, task: str, seed: int, part: str) -> None:
+    if record_of(study, task, seed, part).exists():
+        print(f"{record_of(study, task, seed, part)} is there: not run again")
+        return
     told = f"studies/maporl.py --task {task} --seeds {seed} --parts {part}"
     first = scorer_settings(study, task, seed)
     scorer.train(first, told)
     cfg = experiments(study, task, seed)[part]
     maporl.main(cfg, told)
-    for out in (first.out, cfg.out):
+    for name, out in (("scorer", first.out), (part, cfg.out)):
         write_report(out)
+        write_record(record_of(study, task, seed, name), out, learned(out))
+
+
+def learned(one: Path) -> Row:
+    """What the trainings of a run took, in seconds, and the team's metrics of every turn over the updates."""
+    stages = read.stages(one, read.options(one)["config"])
+    team = [row for row in read.metrics(one) if row["stage"] == "ppo"]
+    return {
+        "trainings": {row["name"]: row["seconds"] for row in stages if row["name"].endswith("ppo")},
+        "updates": {metric: over_updates(team, metric) for metric in CURVES},
+    }
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -160,37 +185,31 @@ def shifted(tables: Sequence[list[Row]]) -> list[str]:
     return table(head, lines)
 
 
-def scorers(folders: Sequence[Path]) -> list[str]:
+def scorers(records: Sequence[Row]) -> list[str]:
     """How good the scorers are, on answers to test problems, whole and by level and length."""
     lines = []
-    for one in folders:
-        for row in read.table(one, "calibration") or []:
+    for one in records:
+        for row in one["tables"]["calibration"]:
             auroc = "" if row["auroc"] is None else f"{row['auroc']:.3f}"
             group = f"{row['by']} {row['group']}".strip()
             told = f"{percent(row['right'])} | {percent(row['accuracy'])} | {auroc} | {row['ece']:.3f}"
-            lines.append(f"| {one.name} | {group} | {row['n']} | {told} |")
+            lines.append(f"| {one['run']} | {group} | {row['n']} | {told} |")
     return table("| run | answers | n | right % | accuracy % | AUROC | ECE |", lines)
 
 
-def trainings(folders: Sequence[Path]) -> list[str]:
+def trainings(records: Sequence[Row]) -> list[str]:
     """What the trainings of all seeds took, in minutes."""
     lines = []
-    for name in dict.fromkeys(stage for one in folders for stage in stages_of(one)):
-        found = [row["seconds"] / 60 for one in folders if (row := stages_of(one).get(name))]
+    for name in dict.fromkeys(stage for one in records for stage in one["trainings"]):
+        found = [one["trainings"][name] / 60 for one in records if name in one["trainings"]]
         lines.append(f"| {name} | {', '.join(f'{minutes:.1f}' for minutes in found)} |")
     return table("| training | minutes, each seed |", lines)
 
 
-def stages_of(one: Path) -> dict[str, Row]:
-    """The trainings of a run by name."""
-    return {row["name"]: row for row in read.stages(one, read.options(one)["config"]) if row["name"].endswith("ppo")}
-
-
-def curves(folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
+def curves(records: Sequence[Row]) -> Iterator[tuple[str, str]]:
     """(metric, picture): of every turn over the updates of the team's training, mean over seeds."""
-    lines = [[row for row in read.metrics(one) if row["stage"] == "ppo"] for one in folders]
-    for metric in ("accuracy", "score", "reward", "base_kl", "length"):
-        runs = [dict(over_updates(own, metric)) for own in lines]
+    for metric in CURVES:
+        runs = [dict(one["updates"][metric]) for one in records]
         names = list(runs[0])
         found = []
         for name in names:
@@ -203,29 +222,27 @@ def page(study: Study, pictures: Path) -> list[str]:
     """The results page's tables, from whatever is finished."""
     lines: list[str] = []
     for task in TASKS:
-        done = {
-            part: [f for s in study.seeds if comparison(f := folder(study, task, s, part)) is not None]
-            for part in ("table", "incentives")
-        }
+        files = {part: [record_of(study, task, seed, part) for seed in study.seeds] for part in ("scorer", *PARTS)}
+        done = {part: [one for f in found if (one := recorded(f))] for part, found in files.items()}
         if not done["table"]:
             continue
+        made = named_commits(commit for found in done.values() for one in found for commit in one["commits"])
         level = f", level {LEVELS[task]}" if task in LEVELS else ""
-        lines += [f"## {task}{level}", "", f"{len(done['table'])} seeds; {commits(done['table'])}.", ""]
-        by_turn = [read.table(f, "by-turn") or [] for f in done["table"]]
+        lines += [f"## {task}{level}", "", f"{len(done['table'])} seeds; {made}.", ""]
+        by_turn = tables_of(done["table"], "by-turn")
         lines += ["### Accuracy by turn", "", *turn_by_turn(by_turn)]
         for name in (told.replace(":", "-") for told in FURTHER[task]):
-            found = [rows for f in done["table"] if (rows := read.table(f, f"transfer/{name}/by-turn"))]
+            found = tables_of(done["table"], f"transfer/{name}/by-turn")
             lines += [f"### Trained on {task}, tested on {name}", "", *turn_by_turn(found)] if found else []
-        lines += ["### Cost", "", *cost([comparison(f) or [] for f in done["table"]]), *trainings(done["table"])]
+        lines += ["### Cost", "", *cost(tables_of(done["table"])), *trainings(done["table"])]
         lines += ["### How answers moved, %", "", *moves(by_turn)]
         for metric, picture in curves(done["table"]):
             file = pictures.with_name(f"{pictures.stem}-{task}-{metric}.svg")
             file.write_text(picture)
             lines += [f"![{metric} over updates]({file.name})", ""]
-        lines += ["### Scorer", "", *scorers([folder(study, task, s, "scorer") for s in study.seeds])]
+        lines += ["### Scorer", "", *scorers(done["scorer"])]
         if done["incentives"]:
-            found = [read.table(f, "shifts") or [] for f in done["incentives"]]
-            turns = [read.table(f, "by-turn") or [] for f in done["incentives"]]
+            found, turns = (tables_of(done["incentives"], name) for name in ("shifts", "by-turn"))
             lines += ["### Incentives, two agents over two turns", "", *turn_by_turn(turns), *shifted(found)]
     return lines
 

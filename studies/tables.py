@@ -2,7 +2,7 @@
 
 A study outlives its run folders in records, a file for each finished run that holds what its report says in numbers:
 
-    {"run": "maft-stories-0-table", "commit": "0b071a1", "tables": {"comparison": [{"system": "Base", ...}], ...},
+    {"run": "maft-stories-0-table", "commits": ["0b071a1"], "tables": {"comparison": [{"system": "Base", ...}], ...},
      "costs": [{"system": "Base", "test_seconds": 31.2, ...}], "labels": [{"iteration": "iteration-1", ...}],
      "warnings": [], "measures": {"Debate": {"vote": {"mean": 0.85, "se": 0.02, "n": 340}, ...}, ...}}
 """
@@ -29,25 +29,36 @@ def comparison(folder: Path) -> list[Row] | None:
     return read_table(folder / "comparison").rows() if (folder / "comparison" / "DONE.json").exists() else None
 
 
-def write_record(file: Path, folder: Path) -> None:
-    """Keep what a finished run says: its tables that stand for whole systems, what they cost, how agents differ."""
+def write_record(file: Path, folder: Path, more: Row | None = None) -> None:
+    """Keep what a finished run says: its tables that stand for whole systems, what they cost, how agents differ; and
+    what is told by `more`."""
     stages = read.stages(folder, read.options(folder)["config"])
     last = ("comparison", "by-turn", "shifts", "calibration")
     names = [row["name"] for row in stages if row["state"] == "sealed" and row["name"].split("/")[-1] in last]
     team = facts.team(folder, stages)
     found = {
         "run": folder.name,
-        "commit": json.loads((folder / "comparison" / "DONE.json").read_text())["commit"],
+        "commits": sorted({str(json.loads(one.read_text())["commit"]) for one in folder.rglob("DONE.json")}),
         "tables": {name: read.table(folder, name) for name in names},
         "costs": costs(folder, stages),
         "labels": team["labels"],
         "warnings": team["warnings"],
         "measures": {one["name"]: one["values"] for one in team["systems"]},
+        **(more or {}),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".part")
     beside.write_text(json.dumps(found, indent=1, default=asdict) + "\n")
     beside.rename(file)
+
+
+def recorded(file: Path) -> Row | None:
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def tables_of(records: Iterable[Row], name: str = "comparison") -> list[list[Row]]:
+    """A table of every record that has it."""
+    return [one["tables"][name] for one in records if one["tables"].get(name)]
 
 
 def over_runs(tables: list[list[Row]]) -> list[Row]:

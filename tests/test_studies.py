@@ -10,6 +10,7 @@ from shutil import rmtree
 
 import pytest
 
+from teamtune.reporting import read
 from teamtune.store import read_table
 
 STUDIES = Path(__file__).parent.parent / "studies"
@@ -94,12 +95,18 @@ def test_the_study_of_debates_runs_resumes_and_writes_what_its_runs_say(
     study.main(asked)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("DONE.json")} == sealed
     assert page.read_text() == text and (tmp_path / "records" / f"{task}-0-table.json").read_text() == told
-    same = [out / f"maft-{task}-0-{part}" / "iteration-1" / "sft" / "DONE.json" for part in ("table", "five")]
-    assert same[0].read_bytes() == same[1].read_bytes(), "the first iteration is trained once"
+    same = [out / f"maft-{task}-0-{part}" / "iteration-1" / "sft" / "DONE.json" for part in study.SAME_TEAM]
+    assert len({file.read_bytes() for file in same}) == 1, "the first iteration is trained once"
+    lines = [read.metrics(out / f"maft-{task}-0-{part}") for part in ("table", "ablations")]
+    first, again = ([row for row in own if row["stage"] == "iteration-1/sft"] for own in lines)
+    assert first and first == again, "and its curve comes along"
 
     found = {row["system"]: row for row in read_table(out / f"maft-{task}-0-table" / "comparison").rows()}
+    found |= {row["system"]: row for row in read_table(out / f"maft-{task}-0-ablations" / "comparison").rows()}
     for name, row in found.items():
         assert f"| {name} | {100 * row['accuracy']:.1f} |" in text
+    assert "MAFT, cooperative" in found and "Majority FT" in found
+    assert f"### Trained on {task}, tested on {task}-poisoned" in text
     five = read_table(out / f"maft-{task}-0-five" / "comparison").rows()[-1]
     assert five["system"] == "MAFT, iteration 2" and f"| {five['system']} | {100 * five['accuracy']:.1f} |" in text
     assert (tmp_path / f"page-{task}-vote.svg").read_text().startswith("<svg ")
@@ -107,3 +114,58 @@ def test_the_study_of_debates_runs_resumes_and_writes_what_its_runs_say(
         assert f"### {title}" in text
     assert "| Majority FT |" in text.split("### Five agents")[1]
     sys.modules.pop("maft")
+
+
+MAPORL = """
+model: {model}
+train: 24
+test: 6
+sampling: {{temperature: 1.0, max_tokens: 24}}
+rewards: {{gate: {{shortest: 0}}}}
+lora: {{rank: 2, alpha: 4}}
+ppo: {{updates: 2, problems: 4, fit: {{rate: 1e-3, epochs: 1}}}}
+"""
+SCORER = """
+model: {model}
+train: 8
+test: 6
+test_samples: 1
+scorer: {{samples: 8, quota: 1, sampling: {{max_tokens: 12}}, fit: {{rate: 1e-2, epochs: 1}}}}
+"""
+
+
+def test_the_study_of_discussions_writes_what_its_runs_say(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(STUDIES))
+    import maporl as study  # pyright: ignore[reportMissingImports]
+
+    task = "tests.spoken_task"
+    for name, text in (("SETTINGS", MAPORL), ("SCORER", SCORER)):
+        (tmp_path / f"{name}.yaml").write_text(text.format(model=brief))
+        monkeypatch.setattr(study, name, tmp_path / f"{name}.yaml")
+    monkeypatch.setattr(study, "TASKS", (task,))
+    monkeypatch.setattr(study, "FURTHER", {task: (f"{task}:poisoned",)})
+    monkeypatch.setattr(study, "SIZES", ("2x2",))
+    page, out = tmp_path / "page.md", tmp_path / "runs"
+    asked = study.Study(out, tmp_path / "records", task=task, seeds=(0,), write=page)
+    study.main(asked)
+
+    text = page.read_text()
+    study.main(replace(asked, out=tmp_path / "none"))
+    assert page.read_text() == text and not (tmp_path / "none").exists(), "records are all that tables need"
+    last = {row["system"]: row for row in read_table(out / f"maporl-{task}-0-table" / "by-turn").rows()}
+    for name, row in last.items():  # the last row of a system is that of its last turn
+        assert re.search(rf"^\| {re.escape(name)} \| 6 \|.*{100 * row['accuracy']:.1f} ± ", text, flags=re.MULTILINE)
+    assert "Off-the-shelf without scores" in last and "SFT on the best discussions" in last
+    for title in (
+        "Accuracy by turn",
+        "Cost",
+        "How answers moved, %",
+        "Scorer",
+        "Incentives, two agents over two turns",
+    ):
+        assert f"### {title}" in text
+    assert f"### Trained on {task}, tested on {task}-poisoned" in text
+    assert (tmp_path / f"page-{task}-accuracy.svg").read_text().startswith("<svg ")
+    sys.modules.pop("maporl")

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TypeVar
 
 from rich.console import Console
@@ -101,11 +102,27 @@ def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
 
 def check_grader(task: TaskSpec, split: str, problems: Sequence[Problem]) -> None:
     """Say so where the grader takes none of these problems' own answers for right: no training can mend that."""
-    grader = task.grade(split)
+    grader = judged_by(task, split)
     found = [next(errors_of(problem, grader), "") for problem in problems]
-    if found and all(found):
+    if len(found) >= LOOKED_AT and all(found):
         told = f"warning: task {task.name(split)!r}: {found[0]}, nor those of the next {len(found) - 1} problems"
         Console(stderr=True, soft_wrap=True).print(told, style="yellow", markup=False, highlight=False)
+
+
+def judged_by(task: TaskSpec, split: str) -> Grader:
+    """The task's grader, held to what a grader gives."""
+    grader = task.grade(split)
+
+    @wraps(grader)  # whose it is decides what else may be equal (grading/merge.py)
+    def grade(problem: Problem, text: str) -> Grade:
+        found = grader(problem, text)
+        if not isinstance(found, Grade):
+            raise TeamtuneError(
+                f"grade of task {task.name(split)!r} gave a {type(found).__name__}; it must give teamtune.Grade"
+            )
+        return found
+
+    return grade
 
 
 def elsewhere(task: TaskSpec, told: str) -> Split:
@@ -150,18 +167,10 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
     """
     turns = answering(turns)
     known = {problem.id: problem for problem in problems_in(problems)}
-    grader = task.grade(split)
+    grader = judged_by(task, split)
     asked = list(dict.fromkeys((turn["problem"], turn["text"]) for turn in turns))
-
-    def one(place: tuple[str, str]) -> Grade:
-        found = grader(known[place[0]], place[1])
-        if not isinstance(found, Grade):
-            raise TeamtuneError(
-                f"grade of task {task.name(split)!r} gave a {type(found).__name__}; it must give teamtune.Grade"
-            )
-        return found
-
-    graded = dict(zip(asked, beside_each_other(one, asked), strict=True))
+    found = beside_each_other(lambda place: grader(known[place[0]], place[1]), asked)
+    graded = dict(zip(asked, found, strict=True))
     stands: dict[tuple[str, str], str | None] = {}
     for score in {found.score for found in graded.values()}:  # what is right never stands for what is wrong
         stands |= alike({place: one.parsed for place, one in graded.items() if one.score == score}, known, grader)
