@@ -84,7 +84,7 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
 def as_asked(cfg: MaporlEvaluation) -> Maporl:
     """The options of the run with those of the evaluation in their place."""
     source = stored_options(Maporl, cfg.run)
-    return replace(source, sizes=cfg.sizes, feedback=cfg.feedback, early=cfg.early, sampling=cfg.sampling)
+    return replace(source, baselines=(), sizes=cfg.sizes, feedback=cfg.feedback, early=cfg.early, sampling=cfg.sampling)
 
 
 def scorer_of(cfg: MaporlEvaluation, source: Maporl) -> str | None:
