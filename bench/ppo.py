@@ -74,7 +74,7 @@ def ours(cfg: Bench, ppo: Ppo) -> dict[str, float]:
     task, rows = TaskSpec(cfg.task, train=len(problems)), [problem_row(one) for one in problems]
     rewarded = partial(rewards_in, problems=rows, task=task, rewards=Rewards())
     with tempfile.TemporaryDirectory() as folder:
-        lines = list(train(Path(folder), problems, made.team, protocol, made.engine, made.learners, rewarded, ppo))
+        lines = list(train(Path(folder), problems, protocol, made, rewarded, ppo))
     last = lines[-1]
     parts = {key.removeprefix("seconds/"): float(last[key]) for key in last if key.startswith("seconds/")}
     lengths = [float(last[f"agent-{a + 1}-turn-{t + 1}/length"]) for a in range(cfg.agents) for t in range(cfg.turns)]

@@ -272,7 +272,8 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         (["--rewards.gamma", "2"], "gamma of the rewards is 2.0"),
         (["--scorer", "grader", "--ppo.problems", "25"], "24 problems to train on, and 25 asked for an update"),
         (["--scorer", "grader", "--sampling.top-p", "0.9"], "PPO needs the whole distribution"),
-        (["--engine.kind", "scripted"], "MAPoRL samples with the model that it trains"),
+        (["--engine.kind", "scripted"], "engine.kind scripted samples from no model"),
+        (["--engine.kind", "openai"], "give --engine.openai.load-adapters --engine.openai.ids"),
     ],
 )
 def test_what_is_refused(

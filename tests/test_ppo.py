@@ -68,7 +68,7 @@ def host(
 
 def run(folder: Path, one: tuple[Host, Any], ppo: Ppo = SMALL, rewarded: Any = paid) -> list[dict[str, Any]]:
     made, protocol = one
-    return list(train(folder, PROBLEMS, made.team, protocol, made.engine, made.learners, rewarded, ppo))
+    return list(train(folder, PROBLEMS, protocol, made, rewarded, ppo))
 
 
 def untimed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -211,7 +211,7 @@ def test_all_turns_and_agents_are_told_of(tiny: str, tmp_path: Path) -> None:
     assert min(both) <= lines[0]["turn-1/entropy"] <= max(both), "a policy's mean lies between its agents'"
     assert "agent-1-turn-2/corrected" in lines[0] and "agent-1-turn-1/corrected" not in lines[0]
     assert {key for key in lines[0] if key.startswith("seconds/")} == {
-        f"seconds/{name}" for name in ("generation", "rewards", "reference", "values", "update")
+        f"seconds/{name}" for name in ("adapters", "generation", "rewards", "reference", "values", "update")
     }
     rows = pq.read_table(tmp_path / "run" / "updates" / "000002.parquet").to_pylist()
     assert len(rows) == 4 * 2 * 2 and {"text", "reward", "token_ids", "score"} <= rows[0].keys()
@@ -272,7 +272,7 @@ def test_a_killed_training_goes_on_with_the_same_metrics_and_the_same_policies(t
     first: list[Any] = []
     made, protocol = host(tiny, "agent", ppo)
     with pytest.raises(Killed):
-        for line in train(tmp_path / "run", PROBLEMS, made.team, protocol, made.engine, made.learners, broken, ppo):
+        for line in train(tmp_path / "run", PROBLEMS, protocol, made, broken, ppo):
             first.append(line)
     assert untimed(first) == untimed(whole[:3])
     again = run(tmp_path / "run", host(tiny, "agent", ppo), ppo)
@@ -306,6 +306,33 @@ def test_policies_learn_together_what_each_learns_alone(tiny: str) -> None:
         assert f"{name}-turn-2/clipped" in alone
         for a, b in zip(made.learners[0].model.parameters(name), one.learners[0].model.parameters(name), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_an_engine_apart_is_given_every_updates_policies(tiny: str, tmp_path: Path) -> None:
+    """An engine with weights of its own, as vLLM or a server, killed and gone on with: all is as with one model."""
+    ppo = replace(SMALL, save_every=2)
+    want = run(tmp_path / "one", host(tiny, "agent", ppo), ppo)
+
+    def apart() -> tuple[Host, Any]:
+        made, protocol = host(tiny, "agent", ppo)
+        team = Team(tiny, made.team.agents).adopt(dict.fromkeys(made.team.names))
+        return Host(team, open_engine(EXACT, team), made.learners, apart=True), protocol
+
+    def broken(rows: Sequence[Row]) -> list[Row]:
+        assert sorted(path.name for path in (tmp_path / "run/live").iterdir()) == [f"step-{len(first):06d}"]
+        if len(first) == 2:
+            raise Killed
+        return paid(rows)
+
+    first: list[Any] = []
+    made, protocol = apart()
+    with pytest.raises(Killed):
+        for line in train(tmp_path / "run", PROBLEMS, protocol, made, broken, ppo):
+            first.append(line)
+    found = untimed([*first, *run(tmp_path / "run", apart(), ppo)])
+    assert found == untimed(want)
+    assert found[2]["agent-1/base_kl"] > 1e-3 > found[2]["agent-1/gap"], "it moved, and was sampled where it is"
+    assert not (tmp_path / "run/live").exists()
 
 
 def test_engine_and_trainer_must_agree(tiny: str) -> None:

@@ -268,3 +268,34 @@ def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(server: 
         turns = read_table(tmp_path / name / "test/malt/turns").rows()
         assert {turn["agent"] for turn in turns} == {"generator", "verifier", "refiner"}
         assert all(len(turn["logprobs"]) == len(turn["token_ids"]) for turn in turns)
+
+
+MAPORL = ["maporl", "--task", "arithmetic", "--train", "16", "--test", "4", "--scorer", "grader", "--share", "agent"]
+MAPORL += ["--turns", "2", "--sampling.temperature", "1", "--sampling.max-tokens", "120", "--ppo.updates", "3"]
+MAPORL += [
+    "--baselines",
+    "--ppo.problems",
+    "8",
+    "--ppo.fit.rate",
+    "1e-2",
+    "--ppo.fit.epochs",
+    "1",
+    "--ppo.fit.warmup",
+    "0",
+]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+def test_policies_are_sampled_where_they_are(server: str, tmp_path: Path, kind: str) -> None:
+    """The adapters of every update reach the engine: what it samples is as likely as training says."""
+    more = ["--engine.vllm.cache-gb", "0.3"] if kind == "vllm" else ["--engine.openai.base-url", server, *SERVED]
+    command([*MAPORL, "--engine.kind", kind, *more, "--ppo.gap", "0.01", "--out", str(tmp_path / "run")])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    updates = [line for line in lines if line["stage"] == "ppo"]
+    assert [line["step"] for line in updates] == [0, 1, 2]
+    for policy in ("agent-1", "agent-2"):
+        assert updates[0][f"{policy}/base_kl"] == 0
+        assert abs(updates[-1][f"{policy}/base_kl"]) > 0.01, "the policy is somewhere else"
+        assert all(line[f"{policy}/gap"] < 0.002 for line in updates)
+    systems = [row["system"] for row in read_table(tmp_path / "run" / "comparison").rows()]
+    assert "MAPoRL" in systems and not (tmp_path / "run/ppo/live").exists()

@@ -21,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class OpenaiEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._client, self._gate = self._run(self._connected(key)).result()
-        self._loaded: set[str] = set()
+        self._loaded: dict[str, str] = {}
+        """the folders of the adapters that the server was told to load, by its names for them"""
         self._zero: tempfile.TemporaryDirectory[str] | None = None
         self._asked: dict[Future[Completion], int] = {}
         self._failed: BaseException | None = None
@@ -60,11 +62,15 @@ class OpenaiEngine:
     # ---- the engine's contract
 
     def adopt(self, team: Team) -> None:
+        for name in [name for name, path in self._loaded.items() if not Path(path).exists()]:
+            # Training has a newer one.
+            del self._loaded[name]
+            self._run(self._unload(name)).result()
         for agent in team.agents:
             name = self._name(agent)
             if agent.adapter is not None and agent.name not in self.names and name not in self._loaded:
                 self._run(self._load(name, agent.adapter)).result()
-                self._loaded.add(name)
+                self._loaded[name] = agent.adapter
         if self._loaded and self._zero is None:
             # Beside adapters the base needs one of its own, of zeros (see engines/vllm.py).
             self._zero = tempfile.TemporaryDirectory(prefix="teamtune-")
@@ -152,6 +158,11 @@ class OpenaiEngine:
                     f"the server at {self._client.base_url} does not load adapter {adapter!r} ({brief(error)}); start "
                     "it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and a --max-lora-rank that is enough"
                 ) from error
+
+    async def _unload(self, name: str) -> None:
+        """Have a vLLM server forget an adapter. One that it has forgotten by itself is no error."""
+        with suppress(openai.NotFoundError):
+            await self._client.post("/unload_lora_adapter", body={"lora_name": name}, cast_to=str)
 
     async def _answer(self, name: str, ask: Ask, sampling: Sampling, seed: int) -> Completion:
         async with self._gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import urlsplit
@@ -132,3 +133,22 @@ READ = {
     "scripted": ("kind", "script"),
 }
 """The options that each kind of engine reads."""
+
+
+def check_ppo(spec: EngineSpec, policies: Sequence[str] = ()) -> None:
+    """Raises TeamtuneError where policies cannot be sampled as PPO needs it: by ids, with log-probabilities, and from
+    adapters that change with every update."""
+    server = spec.openai
+    if spec.kind == "scripted":
+        raise TeamtuneError("engine.kind scripted samples from no model; PPO needs transformers, vllm or openai")
+    if spec.kind == "openai" and not (server.load_adapters and server.ids and server.logprobs):
+        raise TeamtuneError(
+            "PPO learns from the very ids that were sampled, and the server must load every update's adapters; give "
+            "--engine.openai.load-adapters --engine.openai.ids --engine.openai.logprobs and a vLLM server"
+        )
+    fixed = {told.partition("=")[0] for told in server.names} & set(policies)
+    if fixed:
+        raise TeamtuneError(
+            f"engine.openai.names gives {', '.join(sorted(fixed))} weights at the server, and they are to be trained; "
+            "leave the names out"
+        )

@@ -48,6 +48,7 @@ class VllmEngine:
         self._llm: Any = None
         self._room = 0
         self._rank = 0
+        self._loaded = 0
         self._adapters: dict[str, Any] = {}
         self._zero: tempfile.TemporaryDirectory[str] | None = None
         self._asked: dict[str, tuple[int, Request]] = {}
@@ -58,6 +59,7 @@ class VllmEngine:
 
     def adopt(self, team: Team) -> None:
         paths = list(dict.fromkeys(agent.adapter for agent in team.agents if agent.adapter is not None))
+        self._let_go()
         rank = max((rank_of(path) for path in paths if path not in self._adapters), default=0)
         if self._llm is None or rank > self._rank:
             self.close()
@@ -147,7 +149,8 @@ class VllmEngine:
         """Give vLLM an adapter that it does not have yet, and with the first one an adapter of zeros for the base."""
         if key in self._adapters:
             return
-        number = len(self._adapters) + 1
+        self._loaded += 1  # a number is never given twice, so that nothing answers from another's cache
+        number = self._loaded
         request = library("vllm.lora.request").LoRARequest(f"{number}-{key}", number, str(Path(path).absolute()))
         try:
             self._llm.add_lora(request)
@@ -157,6 +160,11 @@ class VllmEngine:
         if BASE not in self._adapters:
             self._zero = tempfile.TemporaryDirectory(prefix="teamtune-")
             self._load(BASE, zero_adapter(Path(path), Path(self._zero.name)))
+
+    def _let_go(self) -> None:
+        """Unload the adapters whose folders are gone: training has newer ones."""
+        for path in [path for path in self._adapters if path != BASE and not Path(path).exists()]:
+            self._llm.remove_lora(self._adapters.pop(path).lora_int_id)
 
     def _sampling(self, request: Request) -> Any:
         options = request.sampling

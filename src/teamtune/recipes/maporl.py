@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from teamtune.engines.spec import check_ppo
 from teamtune.models import check_targets, identity
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
@@ -21,7 +22,7 @@ from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, elsewhere, parted
 from teamtune.transitions import by_turn, shifts, turn_rows
-from teamtune.types import SCORER, Row, Team, TeamtuneError
+from teamtune.types import SCORER, Row, Team
 
 __all__ = ["Maporl", "main"]
 SCORED_ANSWERS = 4
@@ -33,8 +34,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     before = problems_before(cfg)
     first, train, test = parted(cfg.task, before)
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
-    if cfg.engine.kind != "transformers":
-        raise TeamtuneError(f"engine is {cfg.engine.kind}; MAPoRL samples with the model that it trains: transformers")
+    check_ppo(cfg.engine)
     for model in (cfg.model, *cfg.partners):
         check_targets(model, cfg.lora.targets)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None

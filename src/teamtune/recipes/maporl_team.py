@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import Early, Share, by_policy, discussion, seats
 from teamtune.recipes.scorer import Scorer, with_scorer
-from teamtune.rollout import Driver
+from teamtune.rollout import Driver, run_of
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in
 from teamtune.track import Track
@@ -240,21 +241,20 @@ def learn(
     from teamtune.train.host import hosted
     from teamtune.train.ppo import train
 
-    host = hosted(team, policies, lora, ppo, spec, seed)
+    host = hosted(team, policies, lora, ppo, spec, seed, run_of(folder))
     rewarded = partial(rewards_in, problems=problems, task=task, rewards=rewards)
     history: list[tuple[float, float]] = []
     warned = ""
-    for line in train(
-        folder, problems_in(problems), host.team, protocol, host.engine, host.learners, rewarded, ppo, seed
-    ):
-        history = history or before(folder, int(line["step"]))
-        history.append(last_turn(line))
-        found = drift(history) if SCORER in team.names else ""
-        if found and not warned:
-            told = f"warning: update {line['step']}: {found}"
-            Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
-        warned = found
-        yield line | {"alarm": float(bool(found))}
+    with closing(host.engine):
+        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, seed):
+            history = history or before(folder, int(line["step"]))
+            history.append(last_turn(line))
+            found = drift(history) if SCORER in team.names else ""
+            if found and not warned:
+                told = f"warning: update {line['step']}: {found}"
+                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+            warned = found
+            yield line | {"alarm": float(bool(found))}
 
 
 def rewards_in(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, rewards: Rewards) -> list[Row]:

@@ -1,12 +1,16 @@
-"""One model in memory for sampling and training: the engine generates with the very weights that are being trained."""
+"""What PPO samples from and what it trains. Embedded, both are one model in memory: the engine generates with the very
+weights that are being trained. vLLM and servers have weights of their own and are given every update's adapters.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from teamtune.engines import EngineSpec
+from teamtune.engines import EngineSpec, beside
 from teamtune.engines.routed import joined
+from teamtune.engines.spec import check_ppo
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.models import load_model
 from teamtune.play import Engine
@@ -25,34 +29,43 @@ class Host:
     team: Team
     engine: Engine
     learners: list[Learner]
+    apart: bool
+    """the engine has weights of its own, and takes adapters as folders"""
 
 
-def hosted(team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: EngineSpec, seed: int = 0) -> Host:
+def hosted(
+    team: Team,
+    policies: Sequence[str],
+    lora: Lora,
+    ppo: Ppo,
+    spec: EngineSpec,
+    seed: int = 0,
+    run: Path | None = None,
+) -> Host:
     """Load every base of the team once, with an adapter for each policy, its values, and the scorer.
 
     A policy goes on from its seat's adapter, or starts as the base; its values start at 0. Seats that are no policies
-    play as they are.
+    play as they are. run: where what is spent at servers is kept.
     """
     if processes.count() > 1:
         raise TeamtuneError(
             f"PPO trains in one process, and this is one of {processes.count()}; run it without a launcher"
         )
-    if spec.kind != "transformers":
-        told = f"PPO samples from the very weights that it trains, and engine.kind {spec.kind} has others"
-        raise TeamtuneError(f"{told}; take transformers")
+    check_ppo(spec, policies)
     seats: dict[str, Engine] = {}
     learners: list[Learner] = []
     for base in team.models:
         part = team.part(base)
         own = [name for name in part.names if name in policies]
-        found = _one_base(part, own, lora, ppo, spec, seed)
+        found = _one_base(part, own, lora, ppo, spec, seed, run)
         seats |= found[1]
         learners += [Learner.of(found[0], own, ppo)] if own else []
-    return Host(team.adopt({name: name for name in policies}), joined(seats), learners)
+    apart = spec.kind != "transformers"
+    return Host(team if apart else team.adopt({name: name for name in policies}), joined(seats), learners, apart)
 
 
 def _one_base(
-    team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: EngineSpec, seed: int
+    team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: EngineSpec, seed: int, run: Path | None
 ) -> tuple[TeamModel, Mapping[str, Engine]]:
     base, tokenizer = load_model(team.model, spec.dtype, lora.bits)
     values = [value_of(name) for name in policies] if ppo.has_values else []
@@ -61,7 +74,11 @@ def _one_base(
     # Without a policy there is still a scorer to hold; without both, one idle adapter.
     held = [*policies, *values, *scoring] or [team.names[0]]
     model = TeamModel.around(base, tokenizer, whole, held, lora, seed, heads=[*values, *scoring])
-    engine = TransformersEngine(model.model, tokenizer, team.model, spec.rows, spec.tokens)
-    engine.hold({name: name for name in policies})
+    engine: Engine
+    if spec.kind == "transformers":
+        engine = TransformersEngine(model.model, tokenizer, team.model, spec.rows, spec.tokens)
+        engine.hold({name: name for name in policies})
+    else:
+        engine = beside(spec, team.model, run)
     answering: dict[str, Engine] = {name: engine for name in team.names if name != SCORER}
     return model, answering | ({SCORER: LearnedScorer(model)} if scoring else {})

@@ -8,10 +8,11 @@ One update:
 
     folder/  agent-1/adapter_model.safetensors  ...                    the policies, at the end
              updates/000000.parquet                                    the discussions of each update, with rewards
+             live/step-000007/agent-1/  ...                            the policies of this update, for an engine apart
              state/step-000005/                                        what a killed training resumes from
 
 Resuming is exact: seeds follow from the problem's place and the update, so after a kill the same updates are made again
-from the last state, with the same metrics.
+from the last state, with the same metrics. (vLLM and servers are not exact themselves.)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from teamtune.play import Live as Playing
 from teamtune.rollout import episode_rows
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
+from teamtune.train.host import Host
 from teamtune.train.policies import Clock, Learner, Ppo
 from teamtune.train.proof import prove
 from teamtune.train.samples import finite_mean, where
@@ -48,28 +50,28 @@ Rewarded = Callable[[Sequence[Row]], Sequence[Row]]
 def train(
     folder: Path,
     problems: Sequence[Problem],
-    team: Team,
     protocol: ProtocolFn,
-    engine: Engine,
-    learners: Sequence[Learner],
+    host: Host,
     rewarded: Rewarded,
     ppo: Ppo,
     seed: int = 0,
 ) -> Generator[Metrics, None, None]:
     """Train, yielding a line of metrics an update, and leave the policies' adapters in `folder`.
 
-    engine: holds the learners' own models. rewarded: what every answer of a discussion earned.
+    rewarded: what every answer of a discussion earned.
     """
+    team, learners = host.team, host.learners
     policies = [policy for one in learners for policy in one.policies]
     check_sampling(team, policies)
-    engine.adopt(team)
     done, weight = resumed(folder, learners, ppo)
     progress = Progress()
     bar = progress.add_task(folder.name, total=ppo.updates, completed=done)
     with Live(progress, console=Console(stderr=True), refresh_per_second=4) as live:
         for step in range(done, ppo.updates):
             clock, own = Clock(), lot(seed, "update", step) >> 1
-            rows = play(batch(problems, step, ppo, seed), team, protocol, engine, ppo.takes, own)
+            host.engine.adopt(shown(host, folder / "live" / f"step-{step:06d}"))
+            clock.lap("adapters")
+            rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, ppo.takes, own)
             clock.lap("generation")
             rewards, groups = compared(rewarded(rows), policies, ppo)
             clock.lap("rewards")
@@ -89,7 +91,22 @@ def train(
         for policy in one.policies:
             one.model.save(policy, folder / policy)
             prove(one.model, policy, folder / policy)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    for over in ("state", "live"):
+        shutil.rmtree(folder / over, ignore_errors=True)
+
+
+def shown(host: Host, folder: Path) -> Team:
+    """The team as the engine is to hold it now. One that is apart from training finds the policies in `folder`, and
+    those of the update before are gone."""
+    if not host.apart:
+        return host.team
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    held: dict[str, str] = {}
+    for one in host.learners:
+        for policy in one.policies:
+            one.model.save(policy, folder / policy)
+            held[policy] = str(folder / policy)
+    return host.team.adopt(held)
 
 
 def check_sampling(team: Team, policies: Sequence[str]) -> None:
