@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from teamtune.train.examples import Example, padded
+from teamtune.train.siblings import joined
 from teamtune.train.team import TeamModel
 
 
@@ -60,7 +61,7 @@ def at_targets(
     they are made again on the way back, so that a large vocabulary never lies whole in memory.
     """
     rows, places = mask[:, 1:].nonzero(as_tuple=True)  # the logits at a token predict the next one
-    states, targets = model.states(ids, agents)[rows, places], ids[rows, places + 1]
+    states, targets = states_at(model, ids, agents, mask, rows, places), ids[rows, places + 1]
 
     def part(*given: Tensor) -> Tensor:
         return told(model.logits(given[0]), *given[1:])
@@ -69,6 +70,23 @@ def at_targets(
     if len(parts) > 1 and torch.is_grad_enabled():
         return torch.cat([checkpoint(part, *one, use_reentrant=False) for one in parts])
     return torch.cat([part(*one) for one in parts])
+
+
+def states_at(
+    model: TeamModel,
+    ids: Int[Tensor, "rows length"],
+    agents: Sequence[str] | None,
+    mask: Bool[Tensor, "rows length"],
+    rows: Int[Tensor, " targets"],
+    places: Int[Tensor, " targets"],
+) -> Float[Tensor, "targets width"]:
+    """The states at some tokens of the rows; where many are answers to one prompt, that is read once."""
+    one = joined(ids, agents, mask) if model.takes_siblings else None
+    if one is None:
+        return model.states(ids, agents)[rows, places]
+    at = one.at[rows, places]
+    own = None if agents is None else [agents[row] for row in one.first]
+    return model.states(one.ids, own, one.sees, one.places)[at[:, 0], at[:, 1]]
 
 
 def valued(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from teamtune.adapters import attach, mixes
 from teamtune.models import load_model
+from teamtune.train.siblings import takes_siblings
 from teamtune.types import Team, TeamtuneError
 
 
@@ -126,6 +127,7 @@ class TeamModel:
         self.heads = dict(heads or {})
         self.mixes = mixes(model, self.agents[0])
         self.projects = projects(model)
+        self.takes_siblings = takes_siblings(model)
         self.chunk = max(1, MOST_LOGITS // model.config.get_text_config().vocab_size)
         """tokens whose logits are in memory at a time"""
         self._own: dict[str, list[torch.nn.Parameter]] = {agent: [] for agent in self.agents}
@@ -214,12 +216,20 @@ class TeamModel:
         return self._run(ids, None).logits
 
     def states(
-        self, ids: Int[Tensor, "rows length"], agents: Sequence[str] | None
+        self,
+        ids: Int[Tensor, "rows length"],
+        agents: Sequence[str] | None,
+        sees: Bool[Tensor, "rows 1 length length"] | None = None,
+        places: Int[Tensor, "rows length"] | None = None,
     ) -> Float[Tensor, "rows length width"]:
-        """What `logits` makes the logits of every token from; None: of the frozen base."""
+        """What `logits` makes the logits of every token from; agents None: of the frozen base.
+
+        sees: which tokens (last axis) each token sees, with `places` for positions; None: all that are before it.
+        """
+        shown = {} if sees is None else {"attention_mask": sees, "position_ids": places}
         if not self.projects:
-            return self._run(ids, agents).logits
-        return self._run(ids, agents, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+            return self._run(ids, agents, **shown).logits
+        return self._run(ids, agents, output_hidden_states=True, logits_to_keep=1, **shown).hidden_states[-1]
 
     def logits(self, states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
         """The logits of some tokens, so that those of all need never be in memory at once."""
