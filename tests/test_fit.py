@@ -19,7 +19,7 @@ from teamtune.train import fit as train_fit
 from teamtune.train import losses
 from teamtune.train.fit import fit
 from teamtune.train.objective import Objective, Policy, Preference, Sft
-from teamtune.train.team import Lora
+from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError
 
 # Equalities are checked in float32, whatever this machine would choose.
@@ -350,3 +350,10 @@ def test_a_base_in_four_bits_trains_adapters(brief: str, tmp_path: Path) -> None
     assert four[0]["verifier/loss"] == pytest.approx(whole[0]["verifier/loss"], rel=0.2)
     assert four[0]["verifier/loss"] != whole[0]["verifier/loss"]
     assert four[-1]["verifier/loss"] < four[0]["verifier/loss"]
+
+
+def test_agents_are_not_named_after_parts_of_the_model(tiny: str) -> None:
+    with pytest.raises(TeamtuneError, match="agent name 'model' is that of a part of the model"):
+        TeamModel.open(Team(tiny, (Agent("one"), Agent("model"))), ["one", "model"], LORA)
+    with pytest.raises(TeamtuneError, match=r"agent name 'a\.b' cannot name a folder"):
+        Agent("a.b")

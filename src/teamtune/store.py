@@ -195,7 +195,8 @@ class Run(AbstractContextManager["Run"]):
         facts = {"rows": None if rows is None else len(rows), "counts": dict(counts), "commit": self._commit}
         spent = {"seconds": round(time.monotonic() - began, 3), "peak_mb": peak_megabytes()}
         _write(folder / "DONE.json", made | facts | spent | {"at": time.strftime("%FT%TZ", time.gmtime())})
-        give_back_freed_memory()
+        if spent["seconds"] > 1:  # looking for what is free takes a third of one
+            give_back_freed_memory()
 
     def log(self, stage: str, step: int, **metrics: float | int | str) -> None:
         """Add a line to metrics.jsonl."""

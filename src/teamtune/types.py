@@ -11,6 +11,7 @@ One Turn as it is stored (one row of the Turn table):
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -94,6 +95,11 @@ class Agent:
     trainable: bool = True
     model: str = ""
     """Its own base model, where that is another one than the team's."""
+
+    def __post_init__(self) -> None:
+        # Names are those of folders, of adapters inside the model (PEFT), and of models at servers.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
+            raise TeamtuneError(f"agent name {self.name!r} cannot name a folder; take letters, digits, - and _")
 
 
 SCORER = "scorer"

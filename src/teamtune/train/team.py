@@ -169,6 +169,10 @@ class TeamModel:
         hints: int = 0,
     ) -> TeamModel:
         """`open` with a base that is in memory."""
+        parts = {part for name, _ in base.named_parameters() for part in name.split(".")}
+        if taken := sorted(parts.intersection(agents)):
+            # PEFT finds an adapter's tensors by its name between dots.
+            raise TeamtuneError(f"agent name {taken[0]!r} is that of a part of the model; take another")
         model: Any = None
         for agent in agents:
             adapter = team[agent].adapter
