@@ -34,6 +34,7 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/python bench/debate.py
 	$(BIN)/python bench/maft_memory.py
 	$(BIN)/python bench/fit.py
+	$(BIN)/python bench/siblings.py
 	$(BIN)/python bench/ppo.py
 
 docs: $(VENV)/.ready-docs

@@ -1,6 +1,6 @@
 """What it saves to read siblings as one row: a fit on preference pairs with and without, on the same rows.
 
-    python bench/siblings.py [--prompts 50 150 300 600] [--answer 100] [--pairs 48]
+    python bench/siblings.py [--prompts 50 150 300] [--answer 100] [--pairs 24]
 
 DPO with rank 16 on all linear layers of a random Llama (as bench/fit.py takes it), one epoch, answers of `--answer`
 ids give or take a third. Both ways alternate, `--repeat` times; the least time of each counts.
@@ -29,10 +29,10 @@ from teamtune.types import Agent, Row, Team
 
 @dataclass(frozen=True)
 class Bench:
-    prompts: tuple[int, ...] = (50, 150, 300, 600)
+    prompts: tuple[int, ...] = (50, 150, 300)
     """ids of a prompt, give or take a third"""
     answer: int = 100
-    pairs: int = 48
+    pairs: int = 24
     hidden: int = 512
     layers: int = 8
     vocabulary: int = 8192
