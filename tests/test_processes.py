@@ -15,6 +15,9 @@ from safetensors.torch import load_file
 
 from helpers import surroundings
 from teamtune.store import read_table
+from teamtune.train import processes
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Team
 
 MALT = ["malt", "--task", "tests.easy_task", "--train", "8", "--test", "3", "--width", "2", "--votes", "1"]
 MALT += [
@@ -63,6 +66,61 @@ def test_two_processes_train_the_same_adapters_as_one(runs: dict[int, Path]) -> 
             for name, tensor in one.items():
                 torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
             assert any(tensor.abs().sum() > 0 for name, tensor in one.items() if "lora_B" in name)
+
+
+def test_a_base_that_is_spread_over_two_trains_the_same_adapters(
+    runs: dict[int, Path], brief: str, tmp_path: Path
+) -> None:
+    done = launched(2, *MALT, "--model", brief, "--lora.shard", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for where in ("sft/verifier", "dpo/verifier", "dpo/refiner"):
+        one, two = (load_file(run / where / "adapter_model.safetensors") for run in (runs[1], tmp_path / "run"))
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+        assert (tmp_path / "run" / where / "proof.json").exists()
+    configs = [json.loads((run / "config.json").read_text())["config"]["lora"] for run in (runs[1], tmp_path / "run")]
+    assert configs[0] == configs[1], "it decides nothing"
+
+
+HELD = """
+import sys
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Team
+
+team = Team(sys.argv[1], (Agent("one"), Agent("two")))
+model = TeamModel.open(team, team.names, Lora(rank=4, shard=True), dtype="float32").model
+held = {True: 0, False: 0}
+for name, p in model.named_parameters():
+    if ".layers." in name:
+        held["lora_" in name] += (p.to_local() if hasattr(p, "to_local") else p).numel()
+print("held", held[False], held[True], flush=True)
+"""
+
+
+def test_each_process_holds_its_part_of_the_layers_and_all_adapters(brief: str, tmp_path: Path) -> None:
+    (tmp_path / "held.py").write_text(HELD)
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*line, str(tmp_path / "held.py"), brief], env=surroundings(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("held")]
+    model = TeamModel.open(
+        Team(brief, (Agent("one"), Agent("two"))), ["one", "two"], Lora(rank=4), dtype="float32"
+    ).model
+    layers = [(name, p.numel()) for name, p in model.named_parameters() if ".layers." in name]
+    base, adapters = (sum(n for name, n in layers if ("lora_" in name) == which) for which in (False, True))
+    assert len(told) == 2 and sum(int(one[0]) for one in told) == base
+    assert [int(one[1]) for one in told] == [adapters, adapters]
+
+
+def test_one_process_has_nobody_to_share_with(brief: str, tmp_path: Path) -> None:
+    done = launched(1, *MALT, "--model", brief, "--lora.shard", "--out", str(tmp_path / "run"))
+    assert done.returncode == 2 and "lora.shard has no use in one process" in " ".join(done.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_shares() -> None:
+    assert processes.share([4, 5, 6]) == [(4, True), (5, True), (6, True)]
+    assert processes.share([], even=True) == []
 
 
 def test_both_tell_the_same_metrics_once(runs: dict[int, Path]) -> None:

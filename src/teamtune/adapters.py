@@ -28,7 +28,7 @@ def check_adapter(path: str) -> Path:
 BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mixes(model: Any, name: str) -> bool:
     """Whether rows with and without the adapter can share a forward pass, tried on two rows of two tokens.
 

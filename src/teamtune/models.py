@@ -132,10 +132,13 @@ def check_weights(file: Path) -> None:
         raise TeamtuneError(f"{str(file)!r} holds no weights ({' '.join(str(error).split())}); get it again") from error
 
 
-def check_targets(name: str, targets: str) -> None:
-    """Raises TeamtuneError where the model has no module of one of the LoRA targets; builds it without weights."""
+def check_lora(name: str, targets: str, shard: bool) -> None:
+    """Raises TeamtuneError where the model has no module of one of the LoRA targets, which it is built for without
+    weights, and where its weights are to be spread over a single process."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if shard and not several():
+        raise TeamtuneError("lora.shard has no use in one process; begin with `accelerate launch`, or leave it out")
     if targets == "all-linear":
         return
     path = model_path(name)
@@ -170,8 +173,8 @@ def listed_stops(path: str) -> int | list[int] | None:
         return AutoConfig.from_pretrained(path, local_files_only=cached).eos_token_id
 
 
-def load_model(name: str, dtype: str = "auto", bits: int = 16) -> tuple[Any, Any]:
-    """The model, in evaluation mode on this machine's device, and its tokenizer.
+def load_model(name: str, dtype: str = "auto", bits: int = 16, moved: bool = True) -> tuple[Any, Any]:
+    """The model, in evaluation mode on this machine's device, and its tokenizer. moved False: it waits beside it.
 
     `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU; `bits` 4 keeps the linear layers' weights in NF4. Raises
     TeamtuneError where the model cannot be had.
@@ -192,7 +195,7 @@ def load_model(name: str, dtype: str = "auto", bits: int = 16) -> tuple[Any, Any
             given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": cached}
             given |= {"quantization_config": four_bits(given["dtype"]), "device_map": {"": where}} if bits == 4 else {}
             model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **given)
-            return (model if bits == 4 else model.to(where)).eval(), tokenizer
+            return (model.to(where) if moved and bits != 4 else model).eval(), tokenizer
     except TeamtuneError:
         raise
     except (OSError, ValueError, SafetensorError) as error:

@@ -20,6 +20,7 @@ from teamtune.reporting import read
 from teamtune.resources import (
     DEVICES,
     OVERHEAD,
+    SPREAD,
     Shape,
     generation_memory,
     seconds,
@@ -47,10 +48,11 @@ class Need:
 
 
 def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need]:
-    """Memory of the joint fit as it is asked for and in two more sparing ways, and of the embedded engine."""
+    """Memory of the joint fit as it is asked for and in three more sparing ways, and of the embedded engine."""
     ways = {"training": (load.fit, cfg.lora)}
     ways["with fit.checkpoint"] = (replace(load.fit, checkpoint=True), cfg.lora)
-    ways["and lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4))
+    ways["and lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4, shard=False))
+    ways[f"or lora.shard over {SPREAD}"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=16, shard=True))
     found = [Need(w, training_memory(shape, load.adapters, fit, lora, on_cpu)) for w, (fit, lora) in ways.items()]
     engine = cfg.engine
     cache = generation_memory(shape, load.adapters, engine.rows, engine.tokens, load.longest, on_cpu)

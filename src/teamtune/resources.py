@@ -38,6 +38,8 @@ DEVICES = (
 TRAINS, READS, WRITES = 0.3, 0.4, 0.5
 """shares of a device's peak that we reckon with: of its operations in training and in reading prompts, and of its
 memory's speed in writing answers"""
+SPREAD = 8
+"""processes that a plan spreads a base over"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,12 @@ def config_of(name: str) -> Any:
         raise TeamtuneError(f"no shape of {name!r}: {reason}; give a folder, or one of {', '.join(known)}") from error
 
 
-def weights(shape: Shape, bits: int = 16, on_cpu: bool = False) -> float:
-    """GB of the base. In 4 bits embeddings stay whole, and scales take a sixteenth of the rest."""
+def weights(shape: Shape, bits: int = 16, on_cpu: bool = False, processes: int = 1) -> float:
+    """GB of the base. In 4 bits embeddings stay whole, and scales take a sixteenth of the rest. Spread over several
+    processes each has its part of the layers, and two of them whole: one is computed with while the next one comes."""
+    if processes > 1:
+        layers = (shape.parameters - shape.embedding) * (1 / processes + 2 / shape.layers)
+        return (shape.embedding + layers) * (4 if on_cpu else 2) / GB
     if bits == 16:
         return shape.parameters * (4 if on_cpu else 2) / GB
     return (shape.embedding * 2 + (shape.parameters - shape.embedding) * (0.5 + 1 / 32)) / GB
@@ -116,7 +122,7 @@ def training_memory(
     )
     logits = 3 * 4 * min(tokens * shape.vocabulary, vocabulary_at_once)
     return {
-        "weights": weights(shape, lora.bits, on_cpu),
+        "weights": weights(shape, lora.bits, on_cpu, SPREAD if lora.shard else 1),
         "adapters": agents * shape.adapter * 16 / GB,
         "activations": kept / GB,
         "logits": logits / GB,

@@ -18,9 +18,10 @@ from teamtune.engines.render import Renderer
 from teamtune.models import load_model, told_when_full
 from teamtune.train.examples import Example
 from teamtune.train.forward import batch_of, scored
+from teamtune.train.heads import HEAD_FILE, Head
 from teamtune.train.objective import Item
 from teamtune.train.packing import packed
-from teamtune.train.team import HEAD_FILE, Head, TeamModel
+from teamtune.train.team import TeamModel
 from teamtune.types import SCORER, Ask, Completion, Message, Team, TeamtuneError
 
 

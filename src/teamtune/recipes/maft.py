@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from teamtune.embed import check_encoder
-from teamtune.models import check_targets
+from teamtune.models import check_lora
 from teamtune.protocols import exchange
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maft_rivals import rivals, untrained_debate
@@ -31,7 +31,7 @@ def main(cfg: Maft, command: str = "") -> Run:
     others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
     if not cfg.rows_only:
-        check_targets(cfg.model, cfg.lora.targets)
+        check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard)
         check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         lab = Lab(run, cfg, train, base)

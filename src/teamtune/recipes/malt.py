@@ -19,7 +19,7 @@ from teamtune.credit.tree import backup
 from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
 from teamtune.engines import EngineSpec
-from teamtune.models import check_targets
+from teamtune.models import check_lora
 from teamtune.protocols.pipeline import ROLES, pipeline, seats
 from teamtune.recipes.systems import (
     TEST_SEED,
@@ -116,7 +116,7 @@ def main(cfg: Malt, command: str = "") -> Run:
     train, test = splits(cfg.task)
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
     if not cfg.rows_only:
-        check_targets(cfg.model, cfg.lora.targets)
+        check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         if cfg.rows_only:

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from teamtune.engines.spec import check_ppo
-from teamtune.models import check_targets, identity
+from teamtune.models import check_lora, identity
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import PAID, entrant, rivals
@@ -36,7 +36,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
     check_ppo(cfg.engine)
     for model in (cfg.model, *cfg.partners):
-        check_targets(model, cfg.lora.targets)
+        check_lora(model, cfg.lora.targets, cfg.lora.shard)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
     if given and not cfg.task.allow_leaks:
         own = test.task.load("train")[before:]

@@ -21,7 +21,7 @@ from teamtune import calibration
 from teamtune.credit.discussion import scores_in
 from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec
-from teamtune.models import check_targets
+from teamtune.models import check_lora
 from teamtune.protocols.discussion import by_policy, discussion, scorer_seat, seats
 from teamtune.recipes.malt import enough
 from teamtune.recipes.stored import finished, stored_options, with_adapters
@@ -118,7 +118,7 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
     problems, test = splits(cfg.task)
     speakers = cfg.scorer.speakers
     base = base_team(cfg.model, seats(speakers, cfg.scorer.sampling), cfg.engine)
-    check_targets(cfg.model, cfg.scorer.lora.targets)
+    check_lora(cfg.model, cfg.scorer.lora.targets, cfg.scorer.lora.shard)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
         measured(run, with_scorer(base, str(folder)), speakers, test, cfg.engine, cfg.test_samples, cfg.seed)

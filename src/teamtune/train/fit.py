@@ -28,6 +28,7 @@ from teamtune.engines.render import Renderer
 from teamtune.models import native_bfloat16, told_when_full
 from teamtune.train import losses, processes
 from teamtune.train.examples import judged_example, pair_example, sampled_example, sft_example
+from teamtune.train.heads import HINTS
 from teamtune.train.hints import start_heads
 from teamtune.train.objective import (
     Item,
@@ -44,7 +45,7 @@ from teamtune.train.objective import (
 from teamtune.train.packing import micro_batches
 from teamtune.train.proof import prove
 from teamtune.train.state import latest_state, load_tensors, optimizer_tensors, restore_optimizer, save_state
-from teamtune.train.team import HINTS, Lora, TeamModel
+from teamtune.train.team import Lora, TeamModel
 from teamtune.types import BESIDE, Row, Team, TeamtuneError
 
 
@@ -141,11 +142,12 @@ def fit_model(
             if (step + 1) % options.save_every == 0 and step + 1 < steps and processes.is_main():
                 keep(folder, model, optimizers, step + 1)
             progress.update(bar, completed=step + 1)
-    if processes.is_main():
-        for agent in model.agents:
+    for agent in model.agents:
+        if processes.is_main():
             model.save(agent, folder / agent)
-            if agent not in model.heads:
-                prove(model, agent, folder / agent)
+        if agent not in model.heads:
+            prove(model, agent, folder / agent)
+    if processes.is_main():
         shutil.rmtree(folder / "state", ignore_errors=True)
 
 
@@ -212,12 +214,13 @@ def backward(
     items = [item for batch in batches.values() for item in batch]
     mend = "lower micro_tokens of the fit, or set its checkpoint"
     with model.computing_again(options.checkpoint):
-        for micro in processes.share(micro_batches(items, model, options.micro_tokens, options.checkpoint)):
+        micros = micro_batches(items, model, options.micro_tokens, options.checkpoint)
+        for micro, counts in processes.share(micros, even=model.sharded):
             with told_when_full(f"a micro-batch of {len(micro)} rows", mend):
                 with autocast(model, options):
                     found = micro_losses(model, micro, objective, weights, reference)
-                found.total.backward()
-            for agent, name, value in found.reports:
+                (found.total * float(counts)).backward()
+            for agent, name, value in found.reports if counts else ():
                 sums[agent][name] = sums[agent].get(name, 0.0) + value
     return processes.add_up((p for agent in batches for p in model.parameters(agent)), sums)
 

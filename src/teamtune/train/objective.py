@@ -265,10 +265,11 @@ def reference_of(
     if file.exists():
         return load_file(file)
     own: list[tuple[str, int, list[float]]] = []
-    for micro in processes.share(micros):
+    for micro, counts in processes.share(micros, even=model.sharded):
         with autocast:
             both, _ = _pair_logprobs(model, micro, objective)
-        own += [(item.agent, item.number, row) for item, row in zip(micro, both.tolist(), strict=True)]
+        found_ = zip(micro, both.tolist(), strict=True) if counts else ()
+        own += [(item.agent, item.number, row) for item, row in found_]
     found: dict[str, dict[int, list[float]]] = {agent: {} for agent in model.agents}
     for agent, number, row in processes.gathered(own):
         found[agent][number] = row

@@ -1,11 +1,11 @@
 """Several processes on one fit, as `accelerate launch` starts them: each takes some of a step's micro-batches, and the
-gradients are added up. A row's loss is divided by its agent's whole step, so that the sum is that of one process.
+gradients are added up. A row's loss is divided by its agent's whole step, so that the sum is that of one process. A
+base that is spread over them (sharding.py) takes all processes at every pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -28,9 +28,15 @@ def is_main() -> bool:
     return state().is_main_process
 
 
-def share(items: Iterable[T]) -> list[T]:
-    """What this process takes of them: every n-th."""
-    return list(islice(items, state().process_index, None, count()))
+def share(items: Iterable[T], even: bool = False) -> list[tuple[T, bool]]:
+    """What this process takes of them, every n-th, and whether it counts.
+
+    even: all processes take as many, for what they must do together; who is short takes an item that does not count.
+    """
+    some = list(items)
+    own = [(item, True) for item in some[state().process_index :: count()]]
+    short = even and len(own) < -(-len(some) // count())
+    return [*own, (some[0], False)] if short else own
 
 
 def gathered(own: Sequence[T]) -> list[T]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from teamtune.engines.render import Renderer
+from teamtune.train import processes
 from teamtune.train.examples import Example
 from teamtune.train.forward import batch_of, logprobs
 from teamtune.train.team import TeamModel
@@ -26,7 +27,7 @@ FILE = "proof.json"
 
 @torch.no_grad()
 def prove(model: TeamModel, agent: str, folder: Path) -> None:
-    """Write the proof of an agent's adapter beside it."""
+    """Write the proof of an agent's adapter beside it; all processes find it, as a sharded model needs, one writes."""
     renderer = Renderer(model.tokenizer, "the base")
     prompt = renderer.prompt([Message("user", QUESTION)])
     ids: list[int] = []
@@ -36,4 +37,5 @@ def prove(model: TeamModel, agent: str, folder: Path) -> None:
     tokens, mask = batch_of(model, [Example(prompt, ids)])
     own, base = (logprobs(model, tokens, who, mask)[mask].tolist() for who in ([agent], None))
     found = {"question": QUESTION, "ids": ids, "logprobs": own, "base": base}
-    (folder / FILE).write_text(json.dumps(found))
+    if processes.is_main():
+        (folder / FILE).write_text(json.dumps(found))

@@ -75,7 +75,7 @@ def joined(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def takes_siblings(model: Any) -> bool:
     """Whether a model can read siblings as one row: its attention takes a mask and positions as they are, and sees all
     of what is before. Tried on two answers of four tokens."""

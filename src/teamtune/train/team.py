@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from teamtune.adapters import attach, mixes
 from teamtune.models import load_model
+from teamtune.train.heads import HEAD, HEAD_FILE, Head
+from teamtune.train.sharding import shard
 from teamtune.train.siblings import takes_siblings
-from teamtune.types import Team, TeamtuneError
+from teamtune.types import BESIDE, Team, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Lora:
     """scale by alpha / sqrt(rank), so that a high rank learns no slower (Kalajdzievski 2023)"""
     bits: Literal[16, 4] = 16
     """of the frozen base's weights while adapters train; 4 is QLoRA (NF4, Dettmers et al. 2023)"""
+    shard: bool = field(default=False, metadata=BESIDE)
+    """spread the frozen base's weights over the processes that train, for one that no device holds (FSDP2)"""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -50,6 +54,8 @@ class Lora:
             raise TeamtuneError(f"LoRA alpha is {self.alpha}; it must be 1 or above, or nothing is learned")
         if not all(name.strip() for name in self.targets.split(",")):
             raise TeamtuneError(f"LoRA targets are {self.targets!r}; give all-linear, or names of modules with commas")
+        if self.shard and self.bits == 4:
+            raise TeamtuneError("lora.shard and lora.bits 4 do not go together; take one of them")
 
     def config(self) -> LoraConfig:
         targets = self.targets if self.targets == "all-linear" else self.targets.split(",")
@@ -63,37 +69,8 @@ class Lora:
         )
 
 
-HEAD, HEAD_FILE = "head.", "head.safetensors"
 MOST_LOGITS = 2**27
 """logits that are in memory at a time: half a gigabyte in float32"""
-
-
-HINTS = 4
-"""what `forward.surprises` tells of a token"""
-
-
-class Head(torch.nn.Module):
-    """A linear map from a token's state, and from hints if it takes any, to a number; it starts at 0 everywhere."""
-
-    def __init__(self, width: int, hints: int = 0):
-        super().__init__()
-        self.hints = hints
-        self.weight = torch.nn.Parameter(torch.zeros(width + hints))
-        self.bias = torch.nn.Parameter(torch.zeros(()))
-
-    @staticmethod
-    def open(adapter: str | None, width: int, device: torch.device, hints: int = 0) -> Head:
-        """The head beside an adapter, or a new one."""
-        file = None if adapter is None else Path(adapter) / HEAD_FILE
-        if file is None or not file.exists():
-            return Head(width, hints).to(device)
-        tensors = load_file(file)
-        more = tensors["weight"].numel() - width if tensors.keys() == {"weight", "bias"} else -1
-        if more not in (0, HINTS):
-            raise TeamtuneError(f"{file} does not fit this model; was it trained on another base?")
-        head = Head(width, more)
-        head.load_state_dict(tensors)
-        return head.to(device)
 
 
 def projected(model: Any, states: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens vocabulary"]:
@@ -104,7 +81,7 @@ def projected(model: Any, states: Float[Tensor, "*tokens width"]) -> Float[Tenso
     return logits if not cap else cap * torch.tanh(logits / cap)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def projects(model: Any) -> bool:
     """Whether `projected` gives the model's own logits, tried on four tokens."""
     ids = torch.arange(4, device=model.device)[None]
@@ -116,7 +93,16 @@ def projects(model: Any) -> bool:
 class TeamModel:
     """A PEFT model whose adapters are named after the agents. The base never trains."""
 
-    def __init__(self, model: Any, tokenizer: Any, agents: Sequence[str], heads: Mapping[str, Head] | None = None):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        agents: Sequence[str],
+        heads: Mapping[str, Head] | None = None,
+        sharded: bool = False,
+    ):
+        self.sharded = sharded
+        """the base is spread over all processes, which must run it together"""
         # PEFT mixes adapters in one batch in evaluation mode only; there is no dropout to miss.
         self.model = model.eval()
         for module in model.modules():
@@ -154,7 +140,7 @@ class TeamModel:
         A new adapter's start depends on (seed, agent) alone, so it is the same whoever else is trained. Agents named
         in `heads` have a head, which starts at 0 and takes `hints`, where their adapter brings none along.
         """
-        base, tokenizer = load_model(team.model, dtype, lora.bits)
+        base, tokenizer = load_model(team.model, dtype, lora.bits, moved=not lora.shard)
         return TeamModel.around(base, tokenizer, team, agents, lora, seed, heads, hints)
 
     @staticmethod
@@ -185,9 +171,11 @@ class TeamModel:
                     model = get_peft_model(base, lora.config(), adapter_name=agent)
                 else:
                     model.add_adapter(agent, lora.config())
+        if lora.shard:
+            shard(model)
         width = model.config.get_text_config().hidden_size
         found = {agent: Head.open(team[agent].adapter, width, model.device, hints) for agent in heads}
-        return TeamModel(model, tokenizer, agents, found)
+        return TeamModel(model, tokenizer, agents, found, lora.shard)
 
     @property
     def device(self) -> torch.device:
