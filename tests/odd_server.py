@@ -29,6 +29,8 @@ class OddServer:
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.at_once = self.most_at_once = 0
+        self.loads: list[tuple[str, dict[str, Any]]] = []
+        """adapters that it was told to load and unload, in order"""
         self.url = ""
 
     async def answer(self, request: Request) -> Response:
@@ -45,6 +47,11 @@ class OddServer:
             return await self._faulty(fault, body, question)
         finally:
             self.at_once -= 1
+
+    async def adapters(self, request: Request) -> Response:
+        body = await request.json()
+        self.loads.append((request.url.path.rpartition("/")[2], body))
+        return Response("done", 404 if "missing" in self.faults else 200)
 
     async def _faulty(self, fault: str, body: dict[str, Any], question: str) -> Response:
         if fault == "hang":
@@ -72,7 +79,10 @@ class OddServer:
 @contextmanager
 def running() -> Iterator[OddServer]:
     odd = OddServer()
-    app = Starlette(routes=[Route("/v1/chat/completions", odd.answer, methods=["POST"])])
+    routes = [Route("/v1/chat/completions", odd.answer, methods=["POST"])]
+    for path in ("load_lora_adapter", "unload_lora_adapter"):
+        routes.append(Route(f"/v1/{path}", odd.adapters, methods=["POST"]))
+    app = Starlette(routes=routes)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers import random_adapter
 from odd_server import OddServer, running
 from teamtune.cli import main as command
 from teamtune.engines import EngineSpec
@@ -167,6 +169,40 @@ def test_an_adapter_needs_a_name_at_the_server(opened: Any) -> None:
     named = opened(names=("one=tuned",))
     named.adopt(Team("basic", (seat,)))
     assert named.generate(asks_of(1), [0])[0].text.startswith("tuned: ")
+
+
+def test_a_vllm_server_is_told_all_that_decides_what_is_sampled(server: OddServer, opened: Any) -> None:
+    """It takes from the model's generation config what a request leaves open."""
+    with pytest.raises(TeamtuneError, match="gives no token ids"):
+        opened(ids=True).generate(asks_of(1, "two"), [7])
+    told = {name: server.bodies[0][name] for name in ("top_k", "min_p", "repetition_penalty", "return_token_ids")}
+    assert told == {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True}
+
+
+def test_adapters_that_are_gone_are_let_go_and_the_base_has_one_that_the_server_sees(
+    server: OddServer, brief: str, opened: Any, tmp_path: Path
+) -> None:
+    paths = [Path(random_adapter(brief, tmp_path / f"step-{n}", n)) for n in range(2)]
+    engine = opened(tmp_path / "run", load_adapters=True)
+    for path in paths:
+        engine.adopt(Team("basic", (Agent("one", adapter=str(path)), Agent("two"))))
+        shutil.rmtree(path)
+    (first, one), (_, zero), (gone, left), (last, two) = server.loads
+    assert (first, gone, last) == ("load_lora_adapter", "unload_lora_adapter", "load_lora_adapter")
+    assert left == {"lora_name": one["lora_name"]} and two["lora_name"] != one["lora_name"]
+    assert Path(zero["lora_path"]).parent == tmp_path / "run"
+    server.faults = ["missing"]
+    engine.adopt(Team("basic", (Agent("two"),)))  # the server had forgotten it by itself
+    engine.close()
+    assert not list((tmp_path / "run").glob(".zero*"))
+
+
+def test_a_server_that_is_gone_when_adapters_change_is_told(brief: str, tmp_path: Path) -> None:
+    path = random_adapter(brief, tmp_path / "step", 0)
+    engine = OpenaiEngine("basic", Openai("http://127.0.0.1:9/v1", load_adapters=True, retries=0))
+    with pytest.raises(TeamtuneError, match=r"cannot be reached .* the same command goes on from here"):
+        engine.adopt(Team("basic", (Agent("one", adapter=path),)))
+    engine.close()
 
 
 def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_adapters_cost_little_and_copies_much() -> None:
     one, six = (training_memory(shape, n, Fit(checkpoint=True), Lora()) for n in (1, 6))
     assert sum(six.values()) < 1.2 * sum(one.values())
     assert weights(shape) == pytest.approx(16.06, abs=0.01)
-    assert weights(shape, bits=4) == pytest.approx(5.04, abs=0.05)
+    assert weights(shape, bits=4) == pytest.approx(5.81, abs=0.05), "the output layer stays whole, too"
 
 
 def test_the_work_of_a_tree_by_hand() -> None:
@@ -84,11 +84,12 @@ def test_every_method_has_a_load() -> None:
 def test_a_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     command(["plan", "malt", "--model", "Qwen/Qwen2.5-3B-Instruct", "--task", "math", "--train", "2500"])
     told = " ".join(capsys.readouterr().out.split())
-    assert "3.09 G parameters, 3 adapters of 29.9 M" in told
+    assert "3.09 G parameters, 3 adapters of 29.9 M" in told and "shard" in told
     for name, *_ in DEVICES:
         assert name.split(" (")[0] in told
     command(["plan", "maporl", "--preset", "official-code", "--model", "house", "--lengths.question", "99"])
-    assert "adapters of" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "adapters of" in told and "shard" not in told, "PPO trains in one process"
 
 
 @pytest.mark.parametrize(

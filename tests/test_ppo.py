@@ -18,6 +18,8 @@ from tests.helpers import base_of
 
 from teamtune.adapters import check_adapter
 from teamtune.engines import EngineSpec, open_engine
+from teamtune.engines.transformers import TransformersEngine
+from teamtune.models import load_model
 from teamtune.play import Live, waves
 from teamtune.protocols.discussion import OPENER, by_policy, discussion, seats
 from teamtune.rollout import episode_rows
@@ -333,6 +335,21 @@ def test_an_engine_apart_is_given_every_updates_policies(tiny: str, tmp_path: Pa
     assert found == untimed(want)
     assert found[2]["agent-1/base_kl"] > 1e-3 > found[2]["agent-1/gap"], "it moved, and was sampled where it is"
     assert not (tmp_path / "run/live").exists()
+
+
+def test_an_engine_that_ignores_adapters_stops_the_training(tiny: str, tmp_path: Path) -> None:
+    class Deaf(TransformersEngine):
+        def adopt(self, team: Team) -> None:
+            super().adopt(team.adopt(dict.fromkeys(team.names)))
+
+    made, protocol = host(tiny, "agent", SMALL)
+    model, tokenizer = load_model(tiny, "float32")
+    team = Team(tiny, made.team.agents).adopt(dict.fromkeys(made.team.names))
+    apart = Host(team, Deaf(model, tokenizer, tiny), made.learners, apart=True)
+    lines = train(tmp_path / "run", PROBLEMS, protocol, apart, paid, replace(SMALL, updates=9))
+    assert next(lines)["step"] == 0, "at first all policies are the base"
+    with pytest.raises(TeamtuneError, match=r"the engine does not answer agent-1 with adapter .*step-0"):
+        list(lines)
 
 
 def test_engine_and_trainer_must_agree(tiny: str) -> None:

@@ -133,6 +133,35 @@ def test_a_fit_on_pairs_gives_the_same_adapters(tiny: str, tmp_path: Path) -> No
             torch.testing.assert_close(tensor, other[name], atol=1e-4, rtol=1e-3)
 
 
+def test_an_answer_without_tokens_has_nothing_to_tell(tiny: str) -> None:
+    model = opened(tiny)
+    rows = [*ROWS, ("one", Example(PROMPT, []))]
+    logprobs, mask = forward(model, rows)
+    assert not mask[-1].any() and not logprobs[-1].any()
+    torch.testing.assert_close(logprobs[:-1], forward(model, ROWS)[0], atol=1e-5, rtol=1e-4)
+
+
+class Blind:
+    """A model that minds only some of what it is shown."""
+
+    def __init__(self, model: Any, *minds: str):
+        self.model, self.minds = model, minds
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+
+    def __call__(self, **shown: Any) -> Any:
+        kept = {k: v for k, v in shown.items() if k in self.minds or k not in ("attention_mask", "position_ids")}
+        return self.model(**kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_minds_no_mask_or_no_places_is_found_out(tiny: str, dtype: torch.dtype) -> None:
+    model = opened(tiny).model.to(dtype)
+    assert takes_siblings(Blind(model, "attention_mask", "position_ids"))
+    assert not takes_siblings(Blind(model, "position_ids")) and not takes_siblings(Blind(model))
+    if dtype == torch.float32:
+        assert not takes_siblings(Blind(model, "attention_mask"))
+
+
 def test_windows_and_attention_of_other_kinds_keep_their_rows(tiny: str) -> None:
     model = opened(tiny).model
     config = model.config

@@ -41,10 +41,12 @@ def keep_few_kernels() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give what is free back to the system: between stages, whose needs are of other sizes, holding it adds up."""
-    libc = _glibc()
-    if libc is not None:
-        gc.collect()
+    """Give what is free back to the system, and a GPU's to other processes: between stages, whose needs are of other
+    sizes, holding it adds up."""
+    gc.collect()
+    if (cuda := _cuda()) is not None:
+        cuda.empty_cache()
+    if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 
 

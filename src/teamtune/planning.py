@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.workload import Lengths, Load, load_of
 from teamtune.reporting import read
 from teamtune.resources import (
@@ -52,7 +53,9 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need
     ways = {"training": (load.fit, cfg.lora)}
     ways["with fit.checkpoint"] = (replace(load.fit, checkpoint=True), cfg.lora)
     ways["and lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4, shard=False))
-    ways[f"or lora.shard over {SPREAD}"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=16, shard=True))
+    if not isinstance(cfg, Maporl):  # which trains in one process
+        whole = replace(cfg.lora, bits=16, shard=True)
+        ways[f"or lora.shard over {SPREAD}"] = (replace(load.fit, checkpoint=True), whole)
     found = [Need(w, training_memory(shape, load.adapters, fit, lora, on_cpu)) for w, (fit, lora) in ways.items()]
     engine = cfg.engine
     cache = generation_memory(shape, load.adapters, engine.rows, engine.tokens, load.longest, on_cpu)

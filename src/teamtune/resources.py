@@ -49,7 +49,7 @@ class Shape:
     name: str
     parameters: int
     embedding: int
-    """of them in embeddings, which are looked up or come last"""
+    """of them in embeddings and the output layer, which may be the same"""
     adapter: int
     """that an agent's adapter adds"""
     width: int
@@ -71,14 +71,18 @@ def shape_of(name: str, lora: Lora = Lora()) -> Shape:
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
         count, text = model.num_parameters(), config.get_text_config()
-        embedding = model.get_input_embeddings().weight.numel()
+        ends = {
+            id(w): w.numel()
+            for part in (model.get_input_embeddings(), model.get_output_embeddings())
+            if (w := part.weight) is not None
+        }
         peft = get_peft_model(model, lora.config())
     adapter = sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     layers, inner = text.num_hidden_layers, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     sizes = (text.hidden_size, inner, layers, 2 * layers * heads * head, text.vocab_size)
-    return Shape(name, count, embedding, adapter, *sizes, text.max_position_embeddings)
+    return Shape(name, count, sum(ends.values()), adapter, *sizes, text.max_position_embeddings)
 
 
 def config_of(name: str) -> Any:

@@ -183,6 +183,7 @@ class Run(AbstractContextManager["Run"]):
         folder = self.path / name
         if self.follows and not _agrees(folder / "DONE.json", _made(fn, (folder, *args), kwargs, self.path)):
             _call(logged, (folder, *args), kwargs)()  # all processes train
+            give_back_freed_memory()
         return self.work(name, logged, *args, **kwargs)
 
     def _seal(self, folder: Path, made: Row, call: Callable[[], Any]) -> None:

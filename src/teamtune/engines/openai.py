@@ -47,6 +47,7 @@ class OpenaiEngine:
         self.options, self.base = options, options.model or base
         self.names = dict(name.split("=", 1) for name in options.names)
         self.ledger = Ledger(None if run is None else run / "spent.jsonl", options)
+        self.run = run
         self.team: Team | None = None
         key = key_of(options)
         self._loop = asyncio.new_event_loop()
@@ -62,20 +63,10 @@ class OpenaiEngine:
     # ---- the engine's contract
 
     def adopt(self, team: Team) -> None:
-        for name in [name for name, path in self._loaded.items() if not Path(path).exists()]:
-            # Training has a newer one.
-            del self._loaded[name]
-            self._run(self._unload(name)).result()
-        for agent in team.agents:
-            name = self._name(agent)
-            if agent.adapter is not None and agent.name not in self.names and name not in self._loaded:
-                self._run(self._load(name, agent.adapter)).result()
-                self._loaded[name] = agent.adapter
-        if self._loaded and self._zero is None:
-            # Beside adapters the base needs one of its own, of zeros (see engines/vllm.py).
-            self._zero = tempfile.TemporaryDirectory(prefix="teamtune-")
-            like = next(a.adapter for a in team.agents if a.adapter is not None and a.name not in self.names)
-            self._run(self._load(Path(self._zero.name).name, zero_adapter(Path(like), Path(self._zero.name)))).result()
+        try:
+            self._run(self._show(team)).result()
+        except (openai.OpenAIError, TimeoutError) as error:
+            raise told(error, self.options) from error
         self.team = team
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
@@ -147,6 +138,25 @@ class OpenaiEngine:
             )
         return f"{agent.name}-{fingerprint(check_adapter(agent.adapter))}"
 
+    async def _show(self, team: Team) -> None:
+        """Have the server load what the team has and it has not, and forget what training has a newer one of."""
+        for name in [name for name, path in self._loaded.items() if not Path(path).exists()]:
+            del self._loaded[name]
+            await self._unload(name)
+        for agent in team.agents:
+            name = self._name(agent)
+            if agent.adapter is not None and agent.name not in self.names and name not in self._loaded:
+                await self._load(name, agent.adapter)
+                self._loaded[name] = agent.adapter
+        if self._loaded and self._zero is None:
+            # Beside adapters the base needs one of its own, of zeros (see engines/vllm.py), where the server sees it.
+            if self.run is not None:
+                self.run.mkdir(parents=True, exist_ok=True)
+            self._zero = tempfile.TemporaryDirectory(prefix=".zero-", dir=self.run)
+            like = next(a.adapter for a in team.agents if a.adapter is not None and a.name not in self.names)
+            folder = Path(self._zero.name)
+            await self._load(folder.name, zero_adapter(Path(like), folder))
+
     async def _load(self, name: str, adapter: str) -> None:
         """Have a vLLM server load an adapter (it needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora)."""
         path = check_adapter(adapter).absolute()
@@ -212,7 +222,9 @@ def key_of(options: Openai) -> str:
 def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str, Any]:
     """The request for one ask."""
     extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k else {}
-    extra |= {"return_token_ids": True} if options.ids else {}
+    if options.ids:
+        # A vLLM server takes what is left open from the model's generation config.
+        extra = {"return_token_ids": True, "top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
     return {
         "messages": [{"role": m.role, "content": m.content} for m in ask.messages],
         "temperature": sampling.temperature,

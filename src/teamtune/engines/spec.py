@@ -135,6 +135,13 @@ READ = {
 """The options that each kind of engine reads."""
 
 
+def check_seats(spec: EngineSpec, seats: Sequence[str]) -> None:
+    """Raises TeamtuneError where the server's names are for a seat that is not there."""
+    for told in spec.openai.names:
+        if (seat := told.partition("=")[0]) not in seats:
+            raise TeamtuneError(f"engine.openai.names has {told!r}, and no seat is {seat!r}; give {', '.join(seats)}")
+
+
 def check_ppo(spec: EngineSpec, policies: Sequence[str] = ()) -> None:
     """Raises TeamtuneError where policies cannot be sampled as PPO needs it: by ids, with log-probabilities, and from
     adapters that change with every update."""

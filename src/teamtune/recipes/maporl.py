@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from teamtune.engines.spec import check_ppo
+from teamtune.engines.spec import check_ppo, check_seats
 from teamtune.models import check_lora, identity
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
@@ -19,10 +19,10 @@ from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
 from teamtune.recipes.scorer_source import check_unseen, questions_before, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
-from teamtune.store import Run, Table
+from teamtune.store import Run, Table, several
 from teamtune.tasks import Split, elsewhere, parted
 from teamtune.transitions import by_turn, shifts, turn_rows
-from teamtune.types import SCORER, Row, Team
+from teamtune.types import SCORER, Row, Team, TeamtuneError
 
 __all__ = ["Maporl", "main"]
 SCORED_ANSWERS = 4
@@ -34,7 +34,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     before = problems_before(cfg)
     first, train, test = parted(cfg.task, before)
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
-    check_ppo(cfg.engine)
+    check_places(cfg)
     for model in (cfg.model, *cfg.partners):
         check_lora(model, cfg.lora.targets, cfg.lora.shard)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
@@ -65,6 +65,21 @@ def main(cfg: Maporl, command: str = "") -> Run:
             paid = [one for one in entrants if one.place.startswith(PAID)]
             run.stage("shifts", shift_rows, discussed(arena, [entrants[-1], *paid], test))
         return run
+
+
+def check_places(cfg: Maporl) -> None:
+    """Raises TeamtuneError where the team cannot be sampled from, or trained, where the options say."""
+    if several():
+        raise TeamtuneError("PPO trains in one process, and this is one of several; run it without a launcher")
+    if cfg.lora.shard or (makes_scorer(cfg) and cfg.making.lora.shard):
+        raise TeamtuneError("lora.shard has no use in MAPoRL, whose training is one process; leave it out")
+    if cfg.partners and cfg.engine.kind == "openai":
+        raise TeamtuneError("a server holds one base, and the partners have others; take another engine.kind")
+    agents = seats(cfg.speakers, cfg.sampling)
+    check_seats(cfg.engine, [agent.name for agent in agents])
+    check_ppo(cfg.engine, [agent.name for agent in agents if agent.trainable])
+    if makes_scorer(cfg):
+        check_lora(cfg.model, cfg.making.lora.targets, False)
 
 
 def makes_scorer(cfg: Maporl) -> bool:

@@ -16,6 +16,7 @@ from functools import partial
 
 from teamtune.diversity import consensus
 from teamtune.engines import EngineSpec
+from teamtune.engines.spec import check_seats
 from teamtune.evaluate import budget, estimate, paired_bootstrap
 from teamtune.play import ProtocolFn
 from teamtune.protocols import debate as debating
@@ -62,9 +63,7 @@ def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team
     """
     from teamtune.models import at_hand, identity  # takes torch along, which a report does without
 
-    for told in engine.openai.names:
-        if (seat := told.partition("=")[0]) not in (names := [agent.name for agent in agents]):
-            raise TeamtuneError(f"engine.openai.names has {told!r}, and no seat is {seat!r}; give {', '.join(names)}")
+    check_seats(engine, [agent.name for agent in agents])
     elsewhere = engine.kind == "scripted" or (engine.kind == "openai" and not at_hand(model))
     return Team(model, agents, "" if elsewhere else identity(model))
 

@@ -30,6 +30,7 @@ from rich.progress import Progress
 from teamtune.credit.penalty import CAUSES
 from teamtune.play import Engine, ProtocolFn, waves
 from teamtune.play import Live as Playing
+from teamtune.proofs import check_adapters
 from teamtune.rollout import episode_rows
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
@@ -69,7 +70,10 @@ def train(
     with Live(progress, console=Console(stderr=True), refresh_per_second=4) as live:
         for step in range(done, ppo.updates):
             clock, own = Clock(), lot(seed, "update", step) >> 1
-            host.engine.adopt(shown(host, folder / "live" / f"step-{step:06d}"))
+            now = shown(host, folder / "live" / f"step-{step:06d}")
+            if host.apart:
+                check_adapters(host.engine, now)
+            host.engine.adopt(now)
             clock.lap("adapters")
             rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, ppo.takes, own)
             clock.lap("generation")
@@ -96,8 +100,8 @@ def train(
 
 
 def shown(host: Host, folder: Path) -> Team:
-    """The team as the engine is to hold it now. One that is apart from training finds the policies in `folder`, and
-    those of the update before are gone."""
+    """The team as the engine is to hold it now. One that is apart from training finds the policies in `folder`, each
+    with a proof, and those of the update before are gone."""
     if not host.apart:
         return host.team
     shutil.rmtree(folder.parent, ignore_errors=True)
@@ -105,6 +109,7 @@ def shown(host: Host, folder: Path) -> Team:
     for one in host.learners:
         for policy in one.policies:
             one.model.save(policy, folder / policy)
+            prove(one.model, policy, folder / policy)
             held[policy] = str(folder / policy)
     return host.team.adopt(held)
 

@@ -28,7 +28,7 @@ from teamtune.adapters import attach, mixes
 from teamtune.models import load_model
 from teamtune.train.heads import HEAD, HEAD_FILE, Head
 from teamtune.train.sharding import shard
-from teamtune.train.siblings import takes_siblings
+from teamtune.train.siblings import added, takes_siblings
 from teamtune.types import BESIDE, Team, TeamtuneError
 
 
@@ -45,7 +45,8 @@ class Lora:
     bits: Literal[16, 4] = 16
     """of the frozen base's weights while adapters train; 4 is QLoRA (NF4, Dettmers et al. 2023)"""
     shard: bool = field(default=False, metadata=BESIDE)
-    """spread the frozen base's weights over the processes that train, for one that no device holds (FSDP2)"""
+    """spread the frozen base's weights over the processes that train, for one that no device holds (FSDP2); the first
+    process still holds it whole where the engine is transformers, and in MAFT for the measure of likelihoods"""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -218,7 +219,11 @@ class TeamModel:
 
         sees: which tokens (last axis) each token sees, with `places` for positions; None: all that are before it.
         """
-        shown = {} if sees is None else {"attention_mask": sees, "position_ids": places}
+        shown: dict[str, Any] = {}
+        if sees is not None:
+            where = self.device.type
+            low = torch.get_autocast_dtype(where) if torch.is_autocast_enabled(where) else self.model.dtype
+            shown = {"attention_mask": added(sees, low), "position_ids": places}
         if not self.projects:
             return self._run(ids, agents, **shown).logits
         return self._run(ids, agents, output_hidden_states=True, logits_to_keep=1, **shown).hidden_states[-1]
