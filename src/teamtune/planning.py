@@ -44,18 +44,18 @@ class Need:
 
     @property
     def fits(self) -> str:
-        """The smallest of the usual devices that holds it."""
-        return next((name for name, gb, _, _ in DEVICES if self.total + OVERHEAD <= gb), "none of these, in one piece")
+        """The smallest of the usual devices that holds it, by its memory."""
+        return next((f"{gb} GB" for _, gb, _, _ in DEVICES if self.total + OVERHEAD <= gb), "none")
 
 
 def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need]:
     """Memory of the joint fit as it is asked for and in three more sparing ways, and of the embedded engine."""
     ways = {"training": (load.fit, cfg.lora)}
-    ways["with fit.checkpoint"] = (replace(load.fit, checkpoint=True), cfg.lora)
-    ways["and lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4, shard=False))
+    ways["fit.checkpoint"] = (replace(load.fit, checkpoint=True), cfg.lora)
+    ways["+ lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4, shard=False))
     if not isinstance(cfg, Maporl):  # which trains in one process
         whole = replace(cfg.lora, bits=16, shard=True)
-        ways[f"or lora.shard over {SPREAD}"] = (replace(load.fit, checkpoint=True), whole)
+        ways[f"or lora.shard {SPREAD}"] = (replace(load.fit, checkpoint=True), whole)
     found = [Need(w, training_memory(shape, load.adapters, fit, lora, on_cpu)) for w, (fit, lora) in ways.items()]
     engine = cfg.engine
     cache = generation_memory(shape, load.adapters, engine.rows, engine.tokens, load.longest, on_cpu)
@@ -72,7 +72,7 @@ def show_plan(cfg: Any, lengths: Lengths) -> None:
     console.print(f"{told}, {work.forward / 1e6:.1f} M scored, {work.trained / 1e6:.1f} M trained on", highlight=False)
     asked = needs(cfg, load, shape)
     names = list(dict.fromkeys(name for need in asked for name in need.parts))
-    table = Table("Memory, GB", *names, "all", "fits on")
+    table = Table("Memory, GB", *names, "all", "fits", padding=(0, 1, 0, 0))
     for need in asked:
         cells = [f"{need.parts[name]:.1f}" if name in need.parts else "" for name in names]
         table.add_row(need.way, *cells, f"{need.total:.1f}", need.fits)
