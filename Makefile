@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	$(BIN)/teamtune malt --config examples/demo.yaml --out $(OUT)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The real vLLM, in an environment of its own: it wants other versions than the rest.
 test-vllm: $(VLLM_VENV)/.ready

@@ -21,6 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 install_import_hook(["teamtune.train", "teamtune.engines.sampling", "teamtune.house.data"], "beartype.beartype")
 
 
+# Files that take minutes begin first, so that no worker is left with one at the end (the others keep their order).
+LONG = ["test_malt.py", "test_maporl.py", "test_maft.py", "test_studies.py", "test_processes.py", "test_docs.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def make_model(folder: Path, seed: int = 0) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 

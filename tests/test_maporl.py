@@ -274,7 +274,7 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         (["--scorer", "grader", "--sampling.top-p", "0.9"], "PPO needs the whole distribution"),
         (["--engine.kind", "scripted"], "engine.kind scripted samples from no model"),
         (["--engine.kind", "openai"], "give --engine.openai.load-adapters --engine.openai.ids"),
-        (["--engine.kind", "openai", "--engine.openai.names", "agnt=x"], "no seat is 'agnt'; give base, agent"),
+        (["--engine.kind", "openai", "--engine.openai.names", "agnt=x"], "no seat is 'agnt'; give opener, agent"),
         (["--engine.kind", "openai", "--partners", "house", "--share", "agent", "--sizes", "2x3"], "holds one base"),
         (["--lora.shard"], "lora.shard has no use in MAPoRL"),
         (["--making.lora.targets", "nothing"], "has no LoRA target 'nothing'"),
