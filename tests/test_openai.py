@@ -191,8 +191,11 @@ def test_adapters_that_are_gone_are_let_go_and_the_base_has_one_that_the_server_
     assert (first, gone, last) == ("load_lora_adapter", "unload_lora_adapter", "load_lora_adapter")
     assert left == {"lora_name": one["lora_name"]} and two["lora_name"] != one["lora_name"]
     assert Path(zero["lora_path"]).parent == tmp_path / "run"
-    server.faults = ["missing"]
-    engine.adopt(Team("basic", (Agent("two"),)))  # the server had forgotten it by itself
+    engine.adopt(Team("basic", (Agent("two"),)))
+    assert len(server.loads) == 4, "what nothing newer is loaded for stays"
+    server.faults = ["forgotten"]
+    engine.adopt(Team("basic", (Agent("one", adapter=random_adapter(brief, tmp_path / "step-2", 2)),)))
+    assert [what for what, _ in server.loads[4:]] == ["unload_lora_adapter", "load_lora_adapter"]
     engine.close()
     assert not list((tmp_path / "run").glob(".zero*"))
 

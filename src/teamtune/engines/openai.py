@@ -139,23 +139,24 @@ class OpenaiEngine:
         return f"{agent.name}-{fingerprint(check_adapter(agent.adapter))}"
 
     async def _show(self, team: Team) -> None:
-        """Have the server load what the team has and it has not, and forget what training has a newer one of."""
-        for name in [name for name, path in self._loaded.items() if not Path(path).exists()]:
+        """Have the server load what the team has and it has not, and then forget what it had from folders that are
+        gone: training has newer ones."""
+        own = {self._name(a): a.adapter for a in team.agents if a.adapter is not None and a.name not in self.names}
+        new = {name: path for name, path in own.items() if name not in self._loaded}
+        gone = [name for name, path in self._loaded.items() if name not in own and not Path(path).exists()]
+        for name in gone if new else ():
             del self._loaded[name]
             await self._unload(name)
-        for agent in team.agents:
-            name = self._name(agent)
-            if agent.adapter is not None and agent.name not in self.names and name not in self._loaded:
-                await self._load(name, agent.adapter)
-                self._loaded[name] = agent.adapter
+        for name, path in new.items():
+            await self._load(name, path)
+            self._loaded[name] = path
         if self._loaded and self._zero is None:
             # Beside adapters the base needs one of its own, of zeros (see engines/vllm.py), where the server sees it.
             if self.run is not None:
                 self.run.mkdir(parents=True, exist_ok=True)
             self._zero = tempfile.TemporaryDirectory(prefix=".zero-", dir=self.run)
-            like = next(a.adapter for a in team.agents if a.adapter is not None and a.name not in self.names)
             folder = Path(self._zero.name)
-            await self._load(folder.name, zero_adapter(Path(like), folder))
+            await self._load(folder.name, zero_adapter(Path(next(iter(own.values()))), folder))
 
     async def _load(self, name: str, adapter: str) -> None:
         """Have a vLLM server load an adapter (it needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora)."""

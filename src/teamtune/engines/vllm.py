@@ -59,12 +59,14 @@ class VllmEngine:
 
     def adopt(self, team: Team) -> None:
         paths = list(dict.fromkeys(agent.adapter for agent in team.agents if agent.adapter is not None))
-        self._let_go()
-        rank = max((rank_of(path) for path in paths if path not in self._adapters), default=0)
+        new = [path for path in paths if path not in self._adapters]
+        rank = max(map(rank_of, new), default=0)
         if self._llm is None or rank > self._rank:
             self.close()
             self._open(rank, len(paths))
         self.team = team
+        if new:
+            self._let_go(paths)
         for path in paths:
             self._load(path, path)
 
@@ -161,9 +163,9 @@ class VllmEngine:
             self._zero = tempfile.TemporaryDirectory(prefix="teamtune-")
             self._load(BASE, zero_adapter(Path(path), Path(self._zero.name)))
 
-    def _let_go(self) -> None:
-        """Unload the adapters whose folders are gone: training has newer ones."""
-        for path in [path for path in self._adapters if path != BASE and not Path(path).exists()]:
+    def _let_go(self, needed: Sequence[str]) -> None:
+        """Make room for newer adapters: unload those whose folders are gone."""
+        for path in [path for path in self._adapters if path not in (BASE, *needed) and not Path(path).exists()]:
             self._llm.remove_lora(self._adapters.pop(path).lora_int_id)
 
     def _sampling(self, request: Request) -> Any:
