@@ -26,17 +26,18 @@ import tyro
 from apart import last_line
 from fit import peak_flops
 
+from teamtune.engines import EngineSpec
+from teamtune.engines.routed import joined
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.memory import forget_peak, peak_megabytes
 from teamtune.models import device, native_bfloat16, open_tokenizer
 from teamtune.protocols.discussion import by_policy, discussion, seats
 from teamtune.resources import config_of
 from teamtune.train.fit import Fit, fit_model
-from teamtune.train.host import Host
+from teamtune.train.host import Host, on_base
 from teamtune.train.objective import Sft
 from teamtune.train.policies import Learner, Ppo
 from teamtune.train.ppo import train
-from teamtune.train.samples import value_of
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Ask, Message, Problem, Row, Sampling, Team
 
@@ -133,12 +134,10 @@ def updates(cfg: Bench, count: int) -> dict[str, float]:
     team = Team(cfg.model, seats(speakers, Sampling(1.0, max_tokens=cfg.answer)))
     policies = [agent.name for agent in team.agents if agent.trainable]
     ppo = Ppo(updates=2, problems=cfg.problems, fit=Fit(rate=1e-5, epochs=1, checkpoint=cfg.checkpoint), save_every=9)
-    tokenizer, values = open_tokenizer("house"), [value_of(name) for name in policies]
-    whole = Team(cfg.model, (*team.agents, *map(Agent, values)))
-    model = TeamModel.around(base_of(cfg), tokenizer, whole, [*policies, *values], Lora(rank=8, alpha=16), heads=values)
-    engine = TransformersEngine(model.model, tokenizer, cfg.model, cfg.rows)
-    engine.hold({name: name for name in policies})
-    host = Host(team.adopt({n: n for n in policies}), engine, [Learner.of(model, policies, ppo)], apart=False)
+    tokenizer, spec = open_tokenizer("house"), EngineSpec(rows=cfg.rows)
+    model, engines = on_base(base_of(cfg), tokenizer, team, policies, Lora(rank=8, alpha=16), ppo, spec)
+    learners = [Learner.of(model, policies, ppo)]
+    host = Host(team.adopt({name: name for name in policies}), joined(engines), learners, apart=False)
     problems = [Problem(f"p{n}", tokenizer.decode(ids(cfg.prompt, n)), "1", "End.") for n in range(2 * cfg.problems)]
     with tempfile.TemporaryDirectory() as out:
         lines = list(train(Path(out), problems, partial(discussion, speakers=speakers), host, rewarded, ppo))

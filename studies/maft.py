@@ -21,7 +21,18 @@ from pathlib import Path
 from typing import get_args
 
 import tyro
-from tables import named, named_commits, over_runs, percent, recorded, table, tables_of, write_page, write_record
+from tables import (
+    named,
+    named_commits,
+    over_runs,
+    percent,
+    record_of,
+    recorded,
+    table,
+    tables_of,
+    write_page,
+    write_record,
+)
 
 from teamtune.cli_options import file_arguments
 from teamtune.evaluate import Estimate
@@ -94,13 +105,10 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maft.Maft]:
     }
 
 
-def record_of(study: Study, task: str, seed: int, part: str) -> Path:
-    return study.records / f"{task}-{seed}-{part}.json"
-
-
 def run(study: Study, task: str, seed: int, part: str) -> None:
-    if record_of(study, task, seed, part).exists():
-        print(f"{record_of(study, task, seed, part)} is there: not run again")
+    record = record_of(study.records, task, seed, part)
+    if record.exists():
+        print(f"{record} is there: not run again")
         return
     cfg = experiments(study, task, seed)[part]
     for other in SAME_TEAM if part in SAME_TEAM else ():
@@ -108,7 +116,7 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
             take_over(folder(study, task, seed, other), cfg)
     maft.main(cfg, f"studies/maft.py --task {task} --seeds {seed} --parts {part}")
     write_report(cfg.out)
-    write_record(record_of(study, task, seed, part), cfg.out)
+    write_record(record, cfg.out)
 
 
 def take_over(source: Path, cfg: maft.Maft) -> None:
@@ -235,8 +243,7 @@ def page(study: Study, pictures: Path) -> list[str]:
     """The results page's tables, from whatever is recorded."""
     lines: list[str] = []
     for task in TASKS:
-        files = {part: [record_of(study, task, seed, part) for seed in study.seeds] for part in PARTS}
-        done = {part: [one for f in found if (one := recorded(f))] for part, found in files.items()}
+        done = recorded(study.records, task, study.seeds, PARTS)
         tables, ablations, _, five, agents = (tables_of(done[part]) for part in PARTS)
         if not tables:
             continue

@@ -19,7 +19,7 @@ from typing import get_args
 
 import tyro
 import yaml
-from tables import named_commits, over_runs, percent, recorded, table, tables_of, write_page, write_record
+from tables import named_commits, over_runs, percent, record_of, recorded, table, tables_of, write_page, write_record
 
 from teamtune.cli_options import file_arguments
 from teamtune.memory import hold_freed_memory, keep_few_kernels
@@ -63,10 +63,6 @@ def folder(study: Study, task: str, seed: int, part: str) -> Path:
     return study.out / f"maporl-{task}-{seed}-{part}"
 
 
-def record_of(study: Study, task: str, seed: int, part: str) -> Path:
-    return study.records / f"{task}-{seed}-{part}.json"
-
-
 def scorer_settings(study: Study, task: str, seed: int) -> scorer.ScorerTraining:
     """The scorer of a seed, on the first of the problems that it is given."""
     args = [*file_arguments(SCORER), "--task", task, "--out", str(folder(study, task, seed, "scorer"))]
@@ -91,17 +87,18 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
 
 
 def run(study: Study, task: str, seed: int, part: str) -> None:
-    if record_of(study, task, seed, part).exists():
-        print(f"{record_of(study, task, seed, part)} is there: not run again")
+    record = record_of(study.records, task, seed, part)
+    if record.exists():
+        print(f"{record} is there: not run again")
         return
     told = f"studies/maporl.py --task {task} --seeds {seed} --parts {part}"
     first = scorer_settings(study, task, seed)
     scorer.train(first, told)
     cfg = experiments(study, task, seed)[part]
     maporl.main(cfg, told)
-    for name, out in (("scorer", first.out), (part, cfg.out)):
+    for file, out in ((record_of(study.records, task, seed, "scorer"), first.out), (record, cfg.out)):
         write_report(out)
-        write_record(record_of(study, task, seed, name), out, learned(out))
+        write_record(file, out, learned(out))
 
 
 def learned(one: Path) -> Row:
@@ -222,8 +219,7 @@ def page(study: Study, pictures: Path) -> list[str]:
     """The results page's tables, from whatever is finished."""
     lines: list[str] = []
     for task in TASKS:
-        files = {part: [record_of(study, task, seed, part) for seed in study.seeds] for part in ("scorer", *PARTS)}
-        done = {part: [one for f in found if (one := recorded(f))] for part, found in files.items()}
+        done = recorded(study.records, task, study.seeds, ("scorer", *PARTS))
         if not done["table"]:
             continue
         made = named_commits(commit for found in done.values() for one in found for commit in one["commits"])

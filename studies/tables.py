@@ -52,8 +52,15 @@ def write_record(file: Path, folder: Path, more: Row | None = None) -> None:
     beside.rename(file)
 
 
-def recorded(file: Path) -> Row | None:
-    return json.loads(file.read_text()) if file.exists() else None
+def record_of(records: Path, task: str, seed: int, part: str) -> Path:
+    """The file of a run's record."""
+    return records / f"{task}-{seed}-{part}.json"
+
+
+def recorded(records: Path, task: str, seeds: Sequence[int], parts: Iterable[str]) -> dict[str, list[Row]]:
+    """The records of a task that are there, by part, in the order of seeds."""
+    files = {part: [record_of(records, task, seed, part) for seed in seeds] for part in parts}
+    return {part: [json.loads(file.read_text()) for file in own if file.exists()] for part, own in files.items()}
 
 
 def tables_of(records: Iterable[Row], name: str = "comparison") -> list[list[Row]]:

@@ -132,13 +132,19 @@ def check_weights(file: Path) -> None:
         raise TeamtuneError(f"{str(file)!r} holds no weights ({' '.join(str(error).split())}); get it again") from error
 
 
+def check_shard() -> None:
+    """Raises TeamtuneError where a base is to be spread over a single process."""
+    if not several():
+        raise TeamtuneError("lora.shard has no use in one process; begin with `accelerate launch`, or leave it out")
+
+
 def check_lora(name: str, targets: str, shard: bool) -> None:
     """Raises TeamtuneError where the model has no module of one of the LoRA targets, which it is built for without
     weights, and where its weights are to be spread over a single process."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if shard and not several():
-        raise TeamtuneError("lora.shard has no use in one process; begin with `accelerate launch`, or leave it out")
+    if shard:
+        check_shard()
     if targets == "all-linear":
         return
     path = model_path(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from teamtune.engines import EngineSpec, beside
 from teamtune.engines.routed import joined
@@ -57,17 +58,26 @@ def hosted(
     for base in team.models:
         part = team.part(base)
         own = [name for name in part.names if name in policies]
-        found = _one_base(part, own, lora, ppo, spec, seed, run)
+        loaded = load_model(part.model, spec.dtype, lora.bits)
+        found = on_base(*loaded, part, own, lora, ppo, spec, seed, run)
         seats |= found[1]
         learners += [Learner.of(found[0], own, ppo)] if own else []
     apart = spec.kind != "transformers"
     return Host(team if apart else team.adopt({name: name for name in policies}), joined(seats), learners, apart)
 
 
-def _one_base(
-    team: Team, policies: Sequence[str], lora: Lora, ppo: Ppo, spec: EngineSpec, seed: int, run: Path | None
+def on_base(
+    base: Any,
+    tokenizer: Any,
+    team: Team,
+    policies: Sequence[str],
+    lora: Lora,
+    ppo: Ppo,
+    spec: EngineSpec,
+    seed: int = 0,
+    run: Path | None = None,
 ) -> tuple[TeamModel, Mapping[str, Engine]]:
-    base, tokenizer = load_model(team.model, spec.dtype, lora.bits)
+    """The model of all that learns on a base that is in memory, and the engines of the team's seats on it."""
     values = [value_of(name) for name in policies] if ppo.has_values else []
     whole = replace(team, agents=(*team.agents, *map(Agent, values)))
     scoring = [SCORER] if SCORER in team.names else []

@@ -91,10 +91,7 @@ def train(
                 kept(folder, learners, weight, step + 1)
             progress.update(bar, completed=step + 1)
             live.update(Group(update_table(line), progress))
-    for one in learners:
-        for policy in one.policies:
-            one.model.save(policy, folder / policy)
-            prove(one.model, policy, folder / policy)
+    written(learners, folder)
     for over in ("state", "live"):
         shutil.rmtree(folder / over, ignore_errors=True)
 
@@ -105,13 +102,18 @@ def shown(host: Host, folder: Path) -> Team:
     if not host.apart:
         return host.team
     shutil.rmtree(folder.parent, ignore_errors=True)
-    held: dict[str, str] = {}
-    for one in host.learners:
+    return host.team.adopt(written(host.learners, folder))
+
+
+def written(learners: Sequence[Learner], folder: Path) -> dict[str, str]:
+    """Write every policy into the folder, with its proof; where each is."""
+    places: dict[str, str] = {}
+    for one in learners:
         for policy in one.policies:
             one.model.save(policy, folder / policy)
             prove(one.model, policy, folder / policy)
-            held[policy] = str(folder / policy)
-    return host.team.adopt(held)
+            places[policy] = str(folder / policy)
+    return places
 
 
 def check_sampling(team: Team, policies: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from teamtune.models import device
+from teamtune.models import check_shard, device
 from teamtune.train import processes
 from teamtune.types import TeamtuneError
 
@@ -20,8 +20,7 @@ def shard(model: Any) -> None:
 
     Raises TeamtuneError where there is a single process, or a model without layers to tell apart.
     """
-    if processes.count() == 1:
-        raise TeamtuneError("lora.shard has no use in one process; begin with `accelerate launch`, or leave it out")
+    check_shard()
     layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
     if not layers:
         raise TeamtuneError("this model has no layers that can be spread over processes; leave lora.shard out")
