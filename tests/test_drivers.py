@@ -15,15 +15,30 @@ from teamtune.engines import EngineSpec
 from teamtune.engines.scripted import Scripted
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.jsonl import Log
-from teamtune.play import Live, Play, ProtocolFn, ask, by_hand, rolling, seed_of, waves
+from teamtune.play import After, Answered, Live, Play, ProtocolFn, ask, by_hand, rolling, seed_of, waves
 from teamtune.protocols import debate as debating
 from teamtune.protocols import pipeline as piping
 from teamtune.protocols.debate import debate
 from teamtune.protocols.pipeline import pipeline
-from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout, warn_of_endless
+from teamtune.rollout import Driver, Rollout, logged_turns, play_out, rollout, watched
 from teamtune.store import Run
 from teamtune.tasks import TaskSpec, splits
-from teamtune.types import Ask, Episode, Problem, Row, Sampling, Team, TeamtuneError, Turn, turn_of, turn_row, user
+from teamtune.types import (
+    Agent,
+    Ask,
+    Completion,
+    Episode,
+    Finish,
+    Problem,
+    Row,
+    Sampling,
+    Team,
+    TeamtuneError,
+    Turn,
+    turn_of,
+    turn_row,
+    user,
+)
 
 PROBLEMS = [Problem(f"sums/{i}", f"What is {i} + {i}?" * (1 + i % 3), str(2 * i), "End with: Answer") for i in range(5)]
 SEED = 11
@@ -112,6 +127,35 @@ def test_rolling_lets_an_episode_go_on_without_waiting_for_others() -> None:
     answered = [new for step in rolling(lives, scripted(TREE), SEED) for new in step]
     order = [new.live.problem.id for new in answered]
     assert order[:14] == ["sums/4"] * 14 and order[-14:] == ["sums/0"] * 14
+
+
+class OldestFirst(Scripted):
+    """Answers the ask that waits longest, one at a time."""
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        ticket, asked, seed = self._pending.pop(0)
+        return [(ticket, self.generate([asked], [seed])[0])]
+
+
+def test_rolling_asks_for_a_verifier_before_the_other_generators_have_ended() -> None:
+    engine = OldestFirst(answer)
+    engine.adopt(team_for(TREE))
+    [live] = lives_of(TREE, team_for(TREE), takes=1)[:1]
+    seen: list[tuple[list[str], list[str]]] = []
+    for _ in rolling([live], engine, SEED):
+        seen.append(([turns[-1].tag for turns in engine.batches], [asked.tag for _, asked, _ in engine._pending]))
+    answered, pending = seen[0]
+    assert answered == ["generate"] and pending == ["generate", "verify", "verify"], "its own verifiers, at once"
+    assert [asked.tag for [asked] in engine.batches] == ["generate"] * 2 + ["verify"] * 4 + ["refine"] * 8
+
+
+def test_an_ask_waits_for_earlier_ones_of_its_list_alone() -> None:
+    def broken(problem: Problem) -> Play:
+        turns = yield [After((1,), lambda turn: ask("solver", [], "solve", turn)), ask("solver", [], "solve")]
+        return turns[0].index
+
+    with pytest.raises(TeamtuneError, match=r"ask 0 of the protocol's list waits for places \(1,\), on problem sums/0"):
+        Live(PROBLEMS[0], 0, broken, Team("none", (Agent("solver"),)))
 
 
 def test_seeds_come_from_the_place_alone() -> None:
@@ -299,11 +343,19 @@ def test_both_drivers_give_the_same_table(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("finish", ["length", "stop"])
-def test_answers_that_never_end_are_told_of(finish: str, capsys: pytest.CaptureFixture[str]) -> None:
-    warn_of_endless([{"agent": "one", "finish": "length"}] * 9 + [{"agent": "two", "finish": finish}] * 10)
-    told = " ".join(capsys.readouterr().err.split())
-    assert ("none of 10 answers of two ended by itself" in told) == (finish == "length")
-    assert "answers of one" not in told
+def test_answers_that_never_end_are_told_of(finish: Finish, capsys: pytest.CaptureFixture[str]) -> None:
+    live = lives_of(TALK, team_for(TALK))[0]
+
+    def turn(who: str, how: Finish) -> Answered:
+        return Answered(live, Turn(0, Ask(who, (), "t"), Completion("", how)))
+
+    turns = [turn("one", "length")] * 9 + [turn("two", "length")] * 9 + [turn("two", finish)] * 40
+    batches = iter([turns[:9], turns[9:18], *([one] for one in turns[18:])])
+    seen: list[str] = []
+    for _ in watched(batches):
+        seen.append(" ".join(capsys.readouterr().err.split()))
+    assert ("none of the first 10 answers of two ended by itself" in seen[3]) == (finish == "length"), "and at once"
+    assert not "".join([*seen[:3], *seen[4:]]) and not capsys.readouterr().err
 
 
 def test_a_log_of_another_protocol_stops_the_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,8 +151,13 @@ def test_a_cap_holds_over_restarts(server: OddServer, opened: Any, tmp_path: Pat
 def test_a_cap_needs_a_server_that_counts(server: OddServer, opened: Any) -> None:
     server.usage = False
     assert opened().generate(asks_of(1), [0])[0].usage is None
+    engine = opened(most_tokens=100, at_once=1)
+    for ticket, ask in enumerate(asks_of(3)):
+        engine.submit(ticket, ask, 0)
+    assert len(engine.poll()) == 1, "what was paid for is given out"
     with pytest.raises(TeamtuneError, match="does not tell what answers cost"):
-        opened(most_tokens=100).generate(asks_of(1), [0])
+        engine.poll()
+    assert sum(server.tries.values()) == 2
 
 
 def test_ids_and_logprobs_that_a_server_hides_are_an_error(opened: Any) -> None:
@@ -223,7 +228,8 @@ def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, mon
     [
         ({"base_url": "https://me:secret@host/v1"}, "base_url holds a key"),
         ({"names": ("one",)}, "names has 'one'; give SEAT=NAME"),
-        ({"most_money": 3.0}, "most_money needs price_prompt and price_answer"),
+        ({"most_money": 3.0}, "price_prompt and price_answer, have use together alone"),
+        ({"price_answer": 3.0}, "most_money and the prices of a million tokens"),
         ({"at_once": 0}, "at_once is 0"),
         ({"retries": -1}, "retries is -1"),
     ],
@@ -269,10 +275,26 @@ def test_a_recipe_stops_at_a_cap_and_goes_on(
     assert server.keys == {f"Bearer {KEY}"}
 
 
+@pytest.mark.parametrize("recipe", ["malt", "maft"])
+def test_a_team_that_the_server_could_not_answer_with_is_not_begun(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    """Before anything is paid for. Rows alone may be had from any server."""
+    with pytest.raises(SystemExit):
+        small = ["--task", "tests.easy_task", "--train", "3", "--test", "3", "--model", "house"]
+        engine = ["--engine.kind", "openai", "--engine.openai.base-url", server.url]
+        command([recipe, *small, *engine, "--out", str(tmp_path / "run")])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "which are to be trained; give --engine.openai.load-adapters for a vLLM server, or --rows-only" in told
+    assert not (tmp_path / "run").exists() and not server.tries
+
+
 def test_a_name_for_a_seat_that_is_not_there_is_an_error(
     server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         baselines(server, tmp_path / "run", "--engine.openai.names", "verifer=x")
-    assert "no seat is 'verifer'; give generator, verifier, refiner" in " ".join(capsys.readouterr().err.split())
+    assert "has a name for 'verifer', and seats are generator, verifier, refiner" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert not (tmp_path / "run").exists()

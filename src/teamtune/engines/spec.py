@@ -37,6 +37,10 @@ class Vllm:
             raise TeamtuneError(f"engine.vllm.tensor_parallel is {self.tensor_parallel}; it must be 1 or above")
         if not 0 < self.memory <= 1:
             raise TeamtuneError(f"engine.vllm.memory is {self.memory}; it is a share and must lie in (0, 1]")
+        if self.cache_gb and self.memory != Vllm.__dataclass_fields__["memory"].default:
+            raise TeamtuneError(
+                "engine.vllm.memory has no use with engine.vllm.cache_gb, which says more; leave one out"
+            )
         for name in ("cache_gb", "context", "block", "adapters"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TeamtuneError(
@@ -94,8 +98,11 @@ class Openai:
         for told in self.names:
             if not all(told.partition("=")):
                 raise TeamtuneError(f"engine.openai.names has {told!r}; give SEAT=NAME")
-        if self.most_money and not (self.price_prompt or self.price_answer):
-            raise TeamtuneError("engine.openai.most_money needs price_prompt and price_answer, of a million tokens")
+        if bool(self.most_money) != bool(self.price_prompt or self.price_answer):
+            raise TeamtuneError(
+                "engine.openai.most_money and the prices of a million tokens, price_prompt and price_answer, have use "
+                "together alone"
+            )
         if "@" in urlsplit(self.base_url).netloc:
             raise TeamtuneError(f"engine.openai.base_url holds a key; put it into the environment, as {self.key_from}")
 
@@ -125,6 +132,11 @@ class EngineSpec:
             if given and option.name not in READ[self.kind]:
                 raise TeamtuneError(f"engine.{option.name} has no use with engine.kind {self.kind}; leave it out")
 
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The seats whose weights are a server's own."""
+        return tuple(told.partition("=")[0] for told in self.openai.names)
+
 
 READ = {
     "transformers": ("kind", "rows", "tokens", "dtype"),
@@ -137,9 +149,19 @@ READ = {
 
 def check_seats(spec: EngineSpec, seats: Sequence[str]) -> None:
     """Raises TeamtuneError where the server's names are for a seat that is not there."""
-    for told in spec.openai.names:
-        if (seat := told.partition("=")[0]) not in seats:
-            raise TeamtuneError(f"engine.openai.names has {told!r}, and no seat is {seat!r}; give {', '.join(seats)}")
+    for seat in spec.elsewhere:
+        if seat not in seats:
+            raise TeamtuneError(f"engine.openai.names has a name for {seat!r}, and seats are {', '.join(seats)}")
+
+
+def check_trained(spec: EngineSpec, seats: Sequence[str]) -> None:
+    """Raises TeamtuneError where seats are to be trained and their server could not answer with what they learned."""
+    nameless = [seat for seat in seats if seat not in spec.elsewhere]
+    if spec.kind == "openai" and nameless and not spec.openai.load_adapters:
+        raise TeamtuneError(
+            f"the server has no adapters of {', '.join(nameless)}, which are to be trained; give "
+            "--engine.openai.load-adapters for a vLLM server, or --rows-only and train from the rows elsewhere"
+        )
 
 
 def check_ppo(spec: EngineSpec, policies: Sequence[str] = ()) -> None:
@@ -153,7 +175,7 @@ def check_ppo(spec: EngineSpec, policies: Sequence[str] = ()) -> None:
             "PPO learns from the very ids that were sampled, and the server must load every update's adapters; give "
             "--engine.openai.load-adapters --engine.openai.ids --engine.openai.logprobs and a vLLM server"
         )
-    fixed = {told.partition("=")[0] for told in server.names} & set(policies)
+    fixed = {*spec.elsewhere} & {*policies}
     if fixed:
         raise TeamtuneError(
             f"engine.openai.names gives {', '.join(sorted(fixed))} weights at the server, and they are to be trained; "

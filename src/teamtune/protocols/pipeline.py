@@ -6,8 +6,8 @@ same for data generation, trained models and every baseline, as the paper asks (
 
 from __future__ import annotations
 
-from teamtune.play import Play, ask
-from teamtune.types import Agent, Message, Problem, Sampling, Turn, user
+from teamtune.play import After, Play, ask
+from teamtune.types import Agent, Ask, Message, Problem, Sampling, Turn, user
 
 GENERATOR = "You are the generator. Solve the problem step by step."
 VERIFIER = (
@@ -47,25 +47,25 @@ def pipeline(problem: Problem, width: int = 1, roles: str = "GVR") -> Play:
     `roles` "G", "GV" and "GR" leave roles out (MALT's ablation of fewer roles). Without a verifier the refiner is told
     that there is no feedback. Without a refiner the last role answers.
     """
-    gens = yield [ask("generator", generate(problem), "generate")] * width
+
+    def verified(gen: Turn) -> Ask:
+        return ask("verifier", verify(problem, gen.text), "verify", gen)
+
+    def refined(gen: Turn, *critique: Turn) -> Ask:
+        return ask("refiner", refine(problem, gen.text, *(ver.text for ver in critique)), "refine", gen, *critique)
+
+    gens = [ask("generator", generate(problem), "generate")] * width
+    below = [gen for gen in range(width) for _ in range(width)]
     if roles == "G":
-        return gens[0].index
+        turns = yield gens
+        return turns[0].index
     if roles == "GR":
-        refs = yield [ask("refiner", refine(problem, g.text), "refine", g) for g in gens for _ in range(width)]
-        return refs[0].index
-    source: dict[int, Turn] = {g.index: g for g in gens}
-    vers = yield [ask("verifier", verify(problem, g.text), "verify", g) for g in gens for _ in range(width)]
+        turns = yield [*gens, *(After((gen,), refined) for gen in below)]
+        return turns[width].index
+    vers = [After((gen,), verified) for gen in below]
     if roles == "GV":
-        return vers[0].index
-    refs = yield [
-        ask(
-            "refiner",
-            refine(problem, source[v.ask.parents[0]].text, v.text),
-            "refine",
-            source[v.ask.parents[0]],
-            v,
-        )
-        for v in vers
-        for _ in range(width)
-    ]
-    return refs[0].index
+        turns = yield [*gens, *vers]
+        return turns[width].index
+    refs = [After((gen, width + ver), refined) for ver, gen in enumerate(below) for _ in range(width)]
+    turns = yield [*gens, *vers, *refs]
+    return turns[width + width**2].index

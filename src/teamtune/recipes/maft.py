@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from teamtune.embed import check_encoder
+from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora
 from teamtune.protocols import exchange
 from teamtune.recipes.entrants import Arena, Entrant
@@ -31,6 +32,7 @@ def main(cfg: Maft, command: str = "") -> Run:
     others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
     if not cfg.rows_only:
+        check_trained(cfg.engine, [agent.name for agent in base.agents if agent.trainable])
         check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard)
         check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command, cfg.track) as run:

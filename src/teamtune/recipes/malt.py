@@ -19,6 +19,7 @@ from teamtune.credit.tree import backup
 from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
 from teamtune.engines import EngineSpec
+from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora
 from teamtune.protocols.pipeline import ROLES, pipeline, seats
 from teamtune.recipes.systems import (
@@ -116,6 +117,7 @@ def main(cfg: Malt, command: str = "") -> Run:
     train, test = splits(cfg.task)
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
     if not cfg.rows_only:
+        check_trained(cfg.engine, cfg.train_seats)
         check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command, cfg.track) as run:

@@ -25,7 +25,7 @@ from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import Early, Share, by_policy, discussion, seats
 from teamtune.recipes.scorer import Scorer, with_scorer
-from teamtune.rollout import Driver, run_of
+from teamtune.rollout import Driver, Rollout, run_of
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in
 from teamtune.track import Track
@@ -198,7 +198,7 @@ def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
     policies = [agent.name for agent in lab.team.agents if agent.trainable and (not only or agent.name in only)]
     protocol, rewards = cfg.talk(cfg.speakers), rewards_of(cfg)
     args = (lab.problems, lab.train.task, lab.team, policies, protocol, cfg.engine, cfg.lora, rewards, cfg.ppo)
-    done = run.train(f"{lab.prefix}ppo", learn, *args, cfg.seed)
+    done = run.train(f"{lab.prefix}ppo", learn, *args, Rollout(cfg.ppo.takes, cfg.seed, cfg.driver))
     tokens = trained_tokens_of(done.path, policies, cfg.ppo.fit.epochs)
     return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens, done.path)
 
@@ -235,18 +235,18 @@ def learn(
     lora: Lora,
     rewards: Rewards,
     ppo: Ppo,
-    seed: int,
+    how: Rollout,
 ) -> Generator[Metrics, None, None]:
     """Train the policies, and say when their scores rise and their accuracy does not."""
     from teamtune.train.host import hosted
     from teamtune.train.ppo import train
 
-    host = hosted(team, policies, lora, ppo, spec, seed, run_of(folder))
+    host = hosted(team, policies, lora, ppo, spec, how.seed, run_of(folder))
     rewarded = partial(rewards_in, problems=problems, task=task, rewards=rewards)
     history: list[tuple[float, float]] = []
     warned = ""
     with closing(host.engine):
-        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, seed):
+        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, how.seed, how.driver):
             history = history or before(folder, int(line["step"]))
             history.append(last_turn(line))
             found = drift(history) if SCORER in team.names else ""

@@ -32,6 +32,8 @@ class Host:
     learners: list[Learner]
     apart: bool
     """the engine has weights of its own, and takes adapters as folders"""
+    elsewhere: tuple[str, ...] = ()
+    """seats whose weights are a server's own"""
 
 
 def hosted(
@@ -63,7 +65,8 @@ def hosted(
         seats |= found[1]
         learners += [Learner.of(found[0], own, ppo)] if own else []
     apart = spec.kind != "transformers"
-    return Host(team if apart else team.adopt({name: name for name in policies}), joined(seats), learners, apart)
+    shown = team if apart else team.adopt({name: name for name in policies})
+    return Host(shown, joined(seats), learners, apart, spec.elsewhere)
 
 
 def on_base(

@@ -28,10 +28,10 @@ from rich.live import Live
 from rich.progress import Progress
 
 from teamtune.credit.penalty import CAUSES
-from teamtune.play import Engine, ProtocolFn, waves
+from teamtune.play import Engine, ProtocolFn
 from teamtune.play import Live as Playing
 from teamtune.proofs import check_adapters
-from teamtune.rollout import episode_rows
+from teamtune.rollout import Driver, Rollout, drive, episode_rows
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
 from teamtune.train.host import Host
@@ -56,6 +56,7 @@ def train(
     rewarded: Rewarded,
     ppo: Ppo,
     seed: int = 0,
+    driver: Driver = "auto",
 ) -> Generator[Metrics, None, None]:
     """Train, yielding a line of metrics an update, and leave the policies' adapters in `folder`.
 
@@ -72,10 +73,11 @@ def train(
             clock, own = Clock(), lot(seed, "update", step) >> 1
             now = shown(host, folder / "live" / f"step-{step:06d}")
             if host.apart:
-                check_adapters(host.engine, now)
+                check_adapters(host.engine, now, host.elsewhere)
             host.engine.adopt(now)
             clock.lap("adapters")
-            rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, ppo.takes, own)
+            how = Rollout(ppo.takes, own, "rolling" if driver == "auto" and host.apart else driver)
+            rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, how)
             clock.lap("generation")
             rewards, groups = compared(rewarded(rows), policies, ppo)
             clock.lap("rewards")
@@ -136,12 +138,10 @@ def batch(problems: Sequence[Problem], step: int, ppo: Ppo, seed: int) -> list[P
     return order[place * ppo.problems : (place + 1) * ppo.problems]
 
 
-def play(
-    problems: Sequence[Problem], team: Team, protocol: ProtocolFn, engine: Engine, takes: int, seed: int
-) -> list[Row]:
+def play(problems: Sequence[Problem], team: Team, protocol: ProtocolFn, engine: Engine, how: Rollout) -> list[Row]:
     """The turns of discussions of the problems."""
-    lives = [Playing(problem, take, protocol, team) for problem in problems for take in range(takes)]
-    for _ in waves(lives, engine, seed):
+    lives = [Playing(problem, take, protocol, team) for problem in problems for take in range(how.takes)]
+    for _ in drive(lives, engine, how):
         pass
     return [row for live in lives for row in episode_rows(live.episode())]
 

@@ -1,15 +1,19 @@
 """A trained adapter's proof: what it answers to a fixed question, so that any engine that loads it can be checked.
 
-    verifier/proof.json   {"question": "What is 12 + 30?", "ids": [21, 9, ...], "logprobs": [-0.1, ...], "base": [...]}
+    verifier/proof.json   {"question": "What is 12 + 30?", "ids": [21, 9, ...], "near": [[21], [9, 14], ...],
+                           "logprobs": [-0.1, ...], "base": [...],
+                           "bare": {"ids": [21, 8, ...], "near": [...], "logprobs": [-0.3, ...], "adapter": [...]}}
 
-`ids` are the most likely answer under the adapter, as training computes it, `logprobs` what it gives them, `base` what
-the frozen base gives them.
+`ids` are the most likely answer under the adapter, as training computes it, `near` those that are nearly as likely at
+each place, `logprobs` what the adapter gives to the answer, `base` what the frozen base gives to it. `bare` is the same
+the other way round: the base's answer, which a seat without an adapter must give beside this one.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,19 +27,38 @@ from teamtune.types import Message
 QUESTION = "What is 12 + 30?"
 LENGTH = 12
 FILE = "proof.json"
+NEAR = 1.0
+"""nats below the most likely token, up to which rounding in another engine may put another in its place"""
 
 
 @torch.no_grad()
 def prove(model: TeamModel, agent: str, folder: Path) -> None:
     """Write the proof of an agent's adapter beside it; all processes find it, as a sharded model needs, one writes."""
-    renderer = Renderer(model.tokenizer, "the base")
-    prompt = renderer.prompt([Message("user", QUESTION)])
-    ids: list[int] = []
-    while len(ids) < LENGTH and (not ids or ids[-1] not in (renderer.closing, model.tokenizer.eos_token_id)):
-        whole = torch.tensor([[*prompt, *ids]], device=model.device)
-        ids.append(int(model.logits(model.states(whole, [agent])[:, -1]).argmax()))
-    tokens, mask = batch_of(model, [Example(prompt, ids)])
-    own, base = (logprobs(model, tokens, who, mask)[mask].tolist() for who in ([agent], None))
-    found = {"question": QUESTION, "ids": ids, "logprobs": own, "base": base}
+    prompt = Renderer(model.tokenizer, "the base").prompt([Message("user", QUESTION)])
+    own, base = answer(model, prompt, agent, other=None)
+    bare, adapter = answer(model, prompt, None, other=agent)
+    found = {"question": QUESTION, **own, "base": base, "bare": {**bare, "adapter": adapter}}
     if processes.is_main():
         (folder / FILE).write_text(json.dumps(found))
+
+
+def answer(
+    model: TeamModel, prompt: list[int], agent: str | None, other: str | None
+) -> tuple[dict[str, Any], list[float]]:
+    """The most likely answer of an agent, None being the base, and the log-probabilities that another gives to it."""
+    closing = (Renderer(model.tokenizer, "the base").closing, model.tokenizer.eos_token_id)
+    ids: list[int] = []
+    near: list[list[int]] = []
+    while len(ids) < LENGTH and (not ids or ids[-1] not in closing):
+        whole = torch.tensor([[*prompt, *ids]], device=model.device)
+        [logits] = model.logits(model.states(whole, told(agent))[:, -1]).float()
+        ids.append(int(logits.argmax()))
+        near.append((logits >= logits.max() - NEAR).nonzero().flatten().tolist())
+    tokens, mask = batch_of(model, [Example(prompt, ids)])
+    own, others = (logprobs(model, tokens, told(who), mask)[mask].tolist() for who in (agent, other))
+    return {"ids": ids, "near": near, "logprobs": own}, others
+
+
+def told(agent: str | None) -> list[str] | None:
+    """Whose weights a batch of one row is computed with."""
+    return None if agent is None else [agent]
