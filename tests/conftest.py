@@ -72,3 +72,15 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = make_model(tmp_path_factory.mktemp("brief"))
     GenerationConfig(eos_token_id=[1, *range(230, 260)], pad_token_id=0).save_pretrained(path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def wide(brief: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a tiny model whose layers' widths are multiples of 64, as 4 bits want them."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    path = str(tmp_path_factory.mktemp("wide"))
+    shape: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "initializer_range": 0.05}
+    LlamaForCausalLM(LlamaConfig.from_pretrained(brief, **shape)).save_pretrained(path)
+    AutoTokenizer.from_pretrained(brief).save_pretrained(path)
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,20 @@ from teamtune.doctor import Doctor, disk, examine, lacks
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.engines.scripted import Scripted
 from teamtune.play import Engine
-from teamtune.probes import BASE, TRAINED, generates, learns, probe_model, routes
+from teamtune.probes import BASE, TRAINED, Bits, generates, learns, mixed, probe_model, routed
 from teamtune.types import Agent, Ask, Completion, Team, TeamtuneError
 
 EXACT = EngineSpec(dtype="float32")
+BITS: tuple[Bits, ...] = (16, 4)
+
+
+def routes(engine: Engine, team: Team) -> str:
+    return routed(mixed(engine, team), team)
 
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Team:
-    return learns(tmp_path_factory.mktemp("probe"), "house", EXACT)[0]
+    return learns(tmp_path_factory.mktemp("probe"), "house")[0]
 
 
 class Crossed:
@@ -125,6 +131,41 @@ def test_an_extra_that_is_missing_comes_with_its_command(monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "requires", lambda name: ["numpy>=99"])
     [core] = doctor.packages()
     assert core.state == "broken" and core.mend == "pip install --upgrade teamtune"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("import sys; sys.exit(3)", "cannot be imported: exit status 3"),
+        ("import time; time.sleep(60)", "was not imported within 1 s"),
+        ("", ""),
+    ],
+)
+def test_an_engine_that_is_installed_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, told: str
+) -> None:
+    (tmp_path / "engine_of_tests.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "ENGINES", ("engine_of_tests",))
+    monkeypatch.setattr(doctor, "IMPORT_TAKES", 1 if "sleep" in source else 60)
+    monkeypatch.setattr(doctor, "requires", lambda name: ['engine_of_tests; extra == "vllm"'])
+    monkeypatch.setattr(doctor, "installed", lambda name: "1.0")
+    [found] = doctor.packages()
+    assert told in found.told and (found.state == "missing") == bool(told)
+    assert bool(told) == found.mend.startswith("pip install --force-reinstall 'teamtune[vllm]'")
+
+
+def test_a_base_of_four_bits_is_compared_with_the_engines(wide: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    apart: list[float] = []
+    for bits in BITS:
+        team, _ = learns(tmp_path / str(bits), wide, bits)
+        told = routed(mixed(open_engine(EXACT, team), team), team, bits)
+        apart.append(float(re.findall(r"base: log-probabilities (\S+) a token", told)[0]))
+    assert apart[0] < 1e-3 < apart[1] < 0.2
+    found = list(examine(Doctor(bits=4)))[-1]
+    assert found.state == "broken" and "of weights of width 160 in 4 bits on cpu, where 1 % is usual" in found.told
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.5, "broken"), (5, "missing"), (50, "ok")])

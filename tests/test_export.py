@@ -134,3 +134,18 @@ def test_mistakes_are_told(malt: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "holds no rows to learn from" in said and "--rows-only" in said
     said = sentence(capsys, "export", str(malt), "--out", str(tmp_path / "files"), "--format", "csv")
     assert "invalid choice" in said.lower() or "csv" in said
+
+
+def test_an_agents_own_earlier_answers_are_not_learned_anew(tmp_path: Path) -> None:
+    """Rows of critics hold what the agent said in the round before; hosted finetuning would train on it too."""
+    quick = [*SMALL, *QUICK, "--model", "nobody/has-this", "--rows-only", "--out", str(tmp_path / "run")]
+    command(["maft", *quick])
+    command(["export", str(tmp_path / "run"), "--format", "openai-finetune", "--out", str(tmp_path / "files")])
+    earlier = 0
+    for file in (tmp_path / "files").rglob("*.jsonl"):
+        for line in lines(file):
+            *before, last = [message for message in line["messages"] if message["role"] == "assistant"]
+            assert "weight" not in last and all(message["weight"] == 0 for message in before)
+            assert all("weight" not in message for message in line["messages"] if message["role"] != "assistant")
+            earlier += len(before)
+    assert earlier > 0

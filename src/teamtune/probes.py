@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from teamtune.engines import EngineSpec, open_engine
+from teamtune.memory import give_back_freed_memory
 from teamtune.play import Engine
 from teamtune.proofs import APART
 from teamtune.train.examples import Example
@@ -26,6 +28,7 @@ from teamtune.types import Agent, Ask, Completion, Message, Row, Sampling, Team,
 
 QUESTIONS = ("What is 2 + 3?", "Tom has 4 boxes of 6 pens. How many pens has he?", "Say something about the sea.")
 BASE, TRAINED = "base", "trained"
+Bits = Literal[16, 4]
 
 
 def asks_of(seat: str) -> list[Ask]:
@@ -76,15 +79,12 @@ def distance(done: Sequence[Completion], model: TeamModel, seat: str) -> tuple[f
     return total / tokens, tokens
 
 
-def learns(folder: Path, model: str, spec: EngineSpec) -> tuple[Team, str]:
+def learns(folder: Path, model: str, bits: Bits = 16) -> tuple[Team, str]:
     """A few steps of finetuning, which leave an adapter in `folder`; the team of the base and of what was trained."""
     seats = tuple(Agent(name, "", Sampling(1.0, max_tokens=48)) for name in (BASE, TRAINED))
-    losses = [
-        float(line[f"{TRAINED}/loss"])
-        for line in fit(
-            folder, taught(), Team(model, seats), [TRAINED], Lora(rank=4, alpha=8), Sft(), Fit(1e-2, 8, batch=3)
-        )
-    ]
+    lora, options = Lora(rank=4, alpha=8, bits=bits), Fit(1e-2, 8, batch=3)
+    lines = fit(folder, taught(), Team(model, seats), [TRAINED], lora, Sft(), options)
+    losses = [float(line[f"{TRAINED}/loss"]) for line in lines]
     if not losses[-1] < losses[0]:
         raise TeamtuneError(f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps, not down")
     team = Team(model, seats).adopt({TRAINED: str(folder / TRAINED)})
@@ -108,15 +108,17 @@ def taught() -> list[Row]:
     ]
 
 
-def routes(engine: Engine, team: Team) -> str:
-    """A batch that mixes the base and an adapter answers each ask with its own weights.
-
-    The base is asked beside the adapter: there are engines that answer it with the last adapter's weights then.
-    """
+def mixed(engine: Engine, team: Team) -> list[Completion]:
+    """Answers of the base and an adapter in turn, asked in one batch: there are engines that answer the base with the
+    last adapter's weights then."""
     engine.adopt(team)
     asks = [ask for pair in zip(asks_of(BASE), asks_of(TRAINED), strict=True) for ask in pair]
-    done = engine.generate(asks, [0] * len(asks))
-    model = TeamModel.open(team, [TRAINED, BASE], Lora(rank=1, alpha=1))
+    return engine.generate(asks, [0] * len(asks))
+
+
+def routed(done: Sequence[Completion], team: Team, bits: Bits = 16) -> str:
+    """Each answer of `mixed` is that of its own weights, as training computes them."""
+    model = TeamModel.open(team, [TRAINED, BASE], Lora(rank=1, alpha=1, bits=bits))
     base, trained = done[::2], done[1::2]
     told = [agrees(base, model, BASE), agrees(trained, model, TRAINED)]
     crossed = distance(trained, model, BASE)[0]
@@ -127,9 +129,15 @@ def routes(engine: Engine, team: Team) -> str:
     return f"base: {told[0]}; adapter beside it: {told[1]}, and {crossed:.2f} from the base's"
 
 
-def probe_model(folder: Path, model: str, spec: EngineSpec) -> list[tuple[str, str]]:
-    """All probes of a model on an engine, (what, what was seen); stops with TeamtuneError at the first that fails."""
-    team, learned = learns(folder, model, spec)
+def probe_model(folder: Path, model: str, spec: EngineSpec, bits: Bits = 16) -> list[tuple[str, str]]:
+    """All probes of a model on an engine, (what, what was seen); stops with TeamtuneError at the first that fails.
+
+    bits: of the base where it trains. Engine and training have the memory one after the other.
+    """
+    team, learned = learns(folder, model, bits)
+    give_back_freed_memory()
     with closing(open_engine(spec, team)) as engine:
         engine.adopt(team)
-        return [("training", learned), ("generation", generates(engine, BASE)), ("adapters", routes(engine, team))]
+        generated, done = generates(engine, BASE), mixed(engine, team)
+    give_back_freed_memory()
+    return [("training", learned), ("generation", generated), ("adapters", routed(done, team, bits))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,18 @@ from teamtune.types import SCORER, Agent, Ask, Completion, Message, Sampling, Te
 
 APART = 0.2
 """mean distance of two log-probabilities of a token, in nats, from which on two models are not the same"""
+NOISE = 0.02
+"""the same, as precisions and kernels alone may make it; above it, others' weights that are twice as near are wrong"""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a seat is to answer to a fixed question: the ids, the ones that rounding could put in the place of each,
-    their log-probabilities, and those that others' weights give them."""
+    """What a seat is to answer to a fixed question: the ids, what rounding could put in the place of each with its
+    log-probability, the log-probabilities of the ids, and those that others' weights give them."""
 
     question: str
     ids: Sequence[int]
-    near: Sequence[Sequence[int]]
+    near: Sequence[Mapping[str, float]]
     logprobs: Sequence[float]
     others: Sequence[Sequence[float]]
 
@@ -69,19 +71,22 @@ def held(done: Completion, want: Wanted, agent: Agent) -> bool:
         return False
     same = next((i for i, (a, b) in enumerate(zip(done.token_ids, want.ids, strict=False)) if a != b), None)
     upto = min(len(done.token_ids), len(want.ids)) if same is None else same
-    another = same is not None and done.token_ids[same] not in want.near[same]
-    own = distance(done.logprobs[:upto], want.logprobs)
+    beside = None if same is None else want.near[same].get(str(done.token_ids[same]))
+    another = same is not None and beside is None
+    expected = [*want.logprobs[:upto], *([] if beside is None else [beside])]
+    own = distance(done.logprobs[: len(expected)], expected)
     nearest = min((distance(done.logprobs[:upto], other) for other in want.others), default=own)
-    if another or own > APART or (own > 0.01 and nearest < own):
+    nearer = NOISE < distance(done.logprobs[:upto], want.logprobs) > 2 * nearest
+    if another or own > APART or nearer:
         weights = "the base's weights" if agent.adapter is None else f"adapter {agent.adapter!r}"
-        beside = "an adapter's" if agent.adapter is None else "the base's"
-        told = f"{own:.2f} a token apart, and {nearest:.2f} from {beside}"
+        whose = "an adapter's" if agent.adapter is None else "the base's"
+        told = f"{own:.2f} a token apart, and {nearest:.2f} from {whose}"
         told = f"token {same} is another one" if another else told
         raise TeamtuneError(
             f"the engine does not answer {agent.name} with {weights} as training does ({told}); it holds other "
             "weights, or none: teamtune doctor with the same engine options tells more"
         )
-    return upto > 0
+    return bool(expected)
 
 
 def distance(some: Sequence[float], others: Sequence[float]) -> float:

@@ -39,6 +39,7 @@ from rich.console import Console
 
 from teamtune.identity import canonical, changes, dumps
 from teamtune.jsonl import Log
+from teamtune.launcher import check_launcher, follows
 from teamtune.memory import forget_peak, give_back_freed_memory, peak_megabytes
 from teamtune.track import Track, Tracker, check_tracker, open_tracker
 from teamtune.types import Row, TeamtuneError
@@ -91,6 +92,7 @@ class Run(AbstractContextManager["Run"]):
 
     def __init__(self, path: str | Path, config: object, command: str = "", track: Track = "none") -> None:
         """track: where metrics go besides metrics.jsonl; it does not make a run another one."""
+        check_launcher()
         self.path = Path(path)
         self.follows = follows()
         if self.follows:
@@ -229,17 +231,6 @@ class Run(AbstractContextManager["Run"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def several() -> bool:
-    """Whether a launcher (`accelerate launch`) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def follows() -> bool:
-    """Whether this is one of several processes and not the first, which alone writes: the others wait for its stages,
-    and take part where all train."""
-    return several() and int(os.environ.get("RANK", "0")) > 0
 
 
 def _awaited(folder: Path, made: Row) -> Table:

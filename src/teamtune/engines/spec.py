@@ -38,9 +38,7 @@ class Vllm:
         if not 0 < self.memory <= 1:
             raise TeamtuneError(f"engine.vllm.memory is {self.memory}; it is a share and must lie in (0, 1]")
         if self.cache_gb and self.memory != Vllm.__dataclass_fields__["memory"].default:
-            raise TeamtuneError(
-                "engine.vllm.memory has no use with engine.vllm.cache_gb, which says more; leave one out"
-            )
+            raise TeamtuneError("engine.vllm.memory has no use beside engine.vllm.cache_gb; leave one of them out")
         for name in ("cache_gb", "context", "block", "adapters"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TeamtuneError(

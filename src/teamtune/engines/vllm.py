@@ -22,8 +22,8 @@ from typing import Any
 from teamtune.adapters import BASE, rank_of, zero_adapter
 from teamtune.engines.render import Renderer, Request, completion_of, request_of, stop_ids
 from teamtune.engines.spec import Vllm
+from teamtune.launcher import several
 from teamtune.models import listed_stops, model_path, open_tokenizer
-from teamtune.store import several
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

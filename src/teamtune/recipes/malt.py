@@ -118,7 +118,7 @@ def main(cfg: Malt, command: str = "") -> Run:
     base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
     if not cfg.rows_only:
         check_trained(cfg.engine, cfg.train_seats)
-        check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard)
+        check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     done = Trained(base, base)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         if cfg.rows_only:

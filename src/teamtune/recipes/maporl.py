@@ -10,6 +10,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from teamtune.engines.spec import check_ppo, check_seats
+from teamtune.launcher import several
 from teamtune.models import check_lora, identity
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
@@ -19,7 +20,7 @@ from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
 from teamtune.recipes.scorer_source import check_unseen, questions_before, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
-from teamtune.store import Run, Table, several
+from teamtune.store import Run, Table
 from teamtune.tasks import Split, elsewhere, parted
 from teamtune.transitions import by_turn, shifts, turn_rows
 from teamtune.types import SCORER, Row, Team, TeamtuneError
@@ -36,7 +37,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
     check_places(cfg)
     for model in (cfg.model, *cfg.partners):
-        check_lora(model, cfg.lora.targets, cfg.lora.shard)
+        check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
     if given and not cfg.task.allow_leaks:
         own = test.task.load("train")[before:]
@@ -79,7 +80,7 @@ def check_places(cfg: Maporl) -> None:
     check_seats(cfg.engine, [agent.name for agent in agents])
     check_ppo(cfg.engine, [agent.name for agent in agents if agent.trainable])
     if makes_scorer(cfg):
-        check_lora(cfg.model, cfg.making.lora.targets, False)
+        check_lora(cfg.model, cfg.making.lora.targets, False, cfg.making.lora.bits)
 
 
 def makes_scorer(cfg: Maporl) -> bool:

@@ -118,7 +118,7 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
     problems, test = splits(cfg.task)
     speakers = cfg.scorer.speakers
     base = base_team(cfg.model, seats(speakers, cfg.scorer.sampling), cfg.engine)
-    check_lora(cfg.model, cfg.scorer.lora.targets, cfg.scorer.lora.shard)
+    check_lora(cfg.model, cfg.scorer.lora.targets, cfg.scorer.lora.shard, cfg.scorer.lora.bits)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
         measured(run, with_scorer(base, str(folder)), speakers, test, cfg.engine, cfg.test_samples, cfg.seed)

@@ -1,11 +1,11 @@
 """A trained adapter's proof: what it answers to a fixed question, so that any engine that loads it can be checked.
 
-    verifier/proof.json   {"question": "What is 12 + 30?", "ids": [21, 9, ...], "near": [[21], [9, 14], ...],
-                           "logprobs": [-0.1, ...], "base": [...],
-                           "bare": {"ids": [21, 8, ...], "near": [...], "logprobs": [-0.3, ...], "adapter": [...]}}
+    verifier/proof.json   {"question": "What is 12 + 30?", "ids": [21, 9, ...], "logprobs": [-0.1, -0.8, ...],
+                           "near": [{"21": -0.1}, {"9": -0.8, "14": -1.1}, ...], "base": [-2.3, ...],
+                           "bare": {"ids": [21, 8, ...], "logprobs": [...], "near": [...], "adapter": [...]}}
 
-`ids` are the most likely answer under the adapter, as training computes it, `near` those that are nearly as likely at
-each place, `logprobs` what the adapter gives to the answer, `base` what the frozen base gives to it. `bare` is the same
+`ids` are the most likely answer under the adapter, as training computes it, `logprobs` what the adapter gives to it,
+`near` what is nearly as likely at each place, and `base` what the frozen base gives to the answer. `bare` is the same
 the other way round: the base's answer, which a seat without an adapter must give beside this one.
 """
 
@@ -48,12 +48,12 @@ def answer(
     """The most likely answer of an agent, None being the base, and the log-probabilities that another gives to it."""
     closing = (Renderer(model.tokenizer, "the base").closing, model.tokenizer.eos_token_id)
     ids: list[int] = []
-    near: list[list[int]] = []
+    near: list[dict[int, float]] = []
     while len(ids) < LENGTH and (not ids or ids[-1] not in closing):
         whole = torch.tensor([[*prompt, *ids]], device=model.device)
-        [logits] = model.logits(model.states(whole, told(agent))[:, -1]).float()
-        ids.append(int(logits.argmax()))
-        near.append((logits >= logits.max() - NEAR).nonzero().flatten().tolist())
+        [likely] = model.logits(model.states(whole, told(agent))[:, -1]).float().log_softmax(-1)
+        ids.append(int(likely.argmax()))
+        near.append({int(i): float(likely[i]) for i in (likely >= likely.max() - NEAR).nonzero()})
     tokens, mask = batch_of(model, [Example(prompt, ids)])
     own, others = (logprobs(model, tokens, told(who), mask)[mask].tolist() for who in (agent, other))
     return {"ids": ids, "near": near, "logprobs": own}, others

@@ -1,0 +1,45 @@
+"""What vLLM is opened with; no vLLM is needed to see that every option arrives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from teamtune.engines.spec import Vllm
+from teamtune.engines.vllm import arguments, lora_arguments
+from teamtune.types import TeamtuneError
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        (Vllm(tensor_parallel=4), "tensor_parallel_size", 4),
+        (Vllm(memory=0.4), "gpu_memory_utilization", 0.4),
+        (Vllm(cache_gb=2), "kv_cache_memory_bytes", 2 * 2**30),
+        (Vllm(context=4096), "max_model_len", 4096),
+        (Vllm(block=32), "block_size", 32),
+        (Vllm(prefix_caching=False), "enable_prefix_caching", False),
+        (Vllm(eager=True), "enforce_eager", True),
+    ],
+)
+def test_every_option_arrives_under_vllms_name(options: Vllm, name: str, value: Any) -> None:
+    plain = arguments("model", Vllm(), 256, "auto", on_cpu=False)
+    given = arguments("model", options, 256, "auto", on_cpu=False)
+    assert given[name] == value != plain.get(name)
+    assert {**given, name: None} == {**plain, name: None}, "and nothing else changes"
+
+
+def test_rows_precision_and_adapters_arrive() -> None:
+    given = arguments("model", Vllm(), 17, "float32", on_cpu=False)
+    assert (given["model"], given["max_num_seqs"], given["dtype"]) == ("model", 17, "float32")
+    assert arguments("model", Vllm(), 17, "auto", on_cpu=False)["dtype"] == "bfloat16"
+    assert lora_arguments(0, 4) == {}
+    assert lora_arguments(24, 4) == {"enable_lora": True, "max_lora_rank": 32, "max_loras": 4, "max_cpu_loras": 8}
+    with pytest.raises(TeamtuneError, match="rank 600 and vLLM takes 512 at most"):
+        lora_arguments(600, 1)
+
+
+def test_a_share_of_memory_beside_a_cache_of_a_size_is_an_error() -> None:
+    with pytest.raises(TeamtuneError, match=r"vllm\.memory has no use beside engine\.vllm\.cache_gb"):
+        Vllm(memory=0.5, cache_gb=1)
