@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,22 @@ import pytest
 import torch
 
 from teamtune.cli import main as command
-from teamtune.planning import needs, outcome
+from teamtune.engines import EngineSpec
+from teamtune.engines.spec import Openai, Vllm
+from teamtune.planning import Need, hours, needs, outcome
+from teamtune.protocols.pipeline import ROLES
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt
 from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.stored import stored_options
 from teamtune.recipes.workload import Lengths, load_of
-from teamtune.resources import DEVICES, shape_of, training_memory, weights
+from teamtune.reporting import read
+from teamtune.resources import DEVICES, seconds, shape_of, training_memory, weights
 from teamtune.train.fit import Fit
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Sampling, Team, TeamtuneError
 
+STAGES = {"training": ["sft", "dpo"], "generating": ["turns", "test/malt/turns"]}
 PUBLISHED = {
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
     "microsoft/Phi-3-mini-128k-instruct": 3_821_079_552,
@@ -92,6 +99,45 @@ def test_a_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "adapters of" in told and "shard" not in told, "PPO trains in one process"
 
 
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def needed(kind: str = "transformers", cfg: Any = None, **more: Any) -> dict[str, Need]:
+    """The rows of a plan of Llama 8B, by what they are for."""
+    cfg = replace(cfg or Malt(Path("x"), model=LLAMA), engine=EngineSpec(kind, **more))  # type: ignore[arg-type]
+    return {need.way: need for need in needs(cfg, load_of(cfg, Lengths()), shape_of(LLAMA))}
+
+
+def test_an_engine_needs_memory_where_it_runs() -> None:
+    """A server's is its own; vLLM needs room for one text of its context, in its share of the card."""
+    assert "generating" not in needed("openai", openai=Openai("http://127.0.0.1/v1"))
+    small = needed("vllm", vllm=Vllm(context=8192, memory=0.92))["generating"]
+    assert small.parts["cache"] == pytest.approx(8192 * 2 * 32 * 8 * 128 * 2 / 1e9)
+    assert small.fits == "24 GB" and needed("vllm", vllm=Vllm(context=8192, memory=0.5))["generating"].fits == "48 GB"
+    assert needed("vllm")["generating"].parts["cache"] > 16, "all of the model's own context"
+
+
+def test_ppo_needs_both_at_once() -> None:
+    cfg = Maporl(Path("x"), model=LLAMA)
+    embedded, vllm = needed(cfg=cfg), needed("vllm", cfg=cfg, vllm=Vllm(memory=0.4, context=4096))
+    assert embedded["both at once"].parts["weights"] == embedded["training"].parts["weights"], "one base for both"
+    assert embedded["both at once"].total > embedded["training"].total
+    assert vllm["beside vLLM"].parts == vllm["training"].parts and vllm["beside vLLM"].share == pytest.approx(0.6)
+
+
+def test_hours_are_those_of_what_fits() -> None:
+    cfg = replace(Malt(Path("x"), model=LLAMA), engine=EngineSpec("vllm", vllm=Vllm(context=8192)))
+    load, shape = load_of(cfg, Lengths()), shape_of(LLAMA)
+    small, big = (hours(cfg, load, shape, device) for device in (DEVICES[0], DEVICES[2]))
+    assert "training" not in small and small["writing"] > big["writing"] > 0, "fewer answers at once"
+    served = replace(cfg, engine=EngineSpec("openai", openai=Openai("http://127.0.0.1/v1")))
+    assert hours(served, load, shape, DEVICES[2]).keys() == {"training"}
+    one, many = (seconds(shape, load.work, DEVICES[2], load.fit, rows)["writing"] for rows in (1, 64))
+    seen = (load.work.read + load.work.written / 2) / load.work.answers
+    moved = weights(shape) * 1e9 + seen * shape.cache * 2
+    assert one == pytest.approx(load.work.written * moved / (3.35e12 * 0.5)) and one / 64 < many < one
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -114,8 +160,15 @@ def test_a_run_is_held_against_its_plan(brief: str, tmp_path: Path, capsys: pyte
     assert found["answers"][0] == found["answers"][1] == 6 * 14 + 3 * 3
     for what in ("M ids read", "M ids written"):
         planned, took = found[what]
+        assert planned is not None
         assert 0.3 < took / planned < 3
     assert found["GB, training"][1] > 0
+    trained = sum(line[f"{a}/tokens"] for line in read.metrics(run) for a in ROLES if f"{a}/tokens" in line)
+    assert found["M ids trained on"][1] == trained / 1e6 > 0
+    took = lambda at: json.loads((run / at / "DONE.json").read_text())["seconds"]  # noqa: E731
+    spent = {part: sum(map(took, stages)) for part, stages in STAGES.items()}
+    assert found["hours, training"] == (None, spent["training"] / 3600)
+    assert found["hours, generating"] == (None, spent["generating"] / 3600)
     command(["plan", str(run), "--lengths.question", "30"])
     assert "happened / planned" in " ".join(capsys.readouterr().out.split())
 

@@ -23,12 +23,16 @@ from teamtune.resources import (
     OVERHEAD,
     SPREAD,
     Shape,
+    at_once,
     generation_memory,
     seconds,
     shape_of,
     training_memory,
 )
 from teamtune.types import answering, tokens_of
+
+PARTS = ("reading", "writing", "training")
+"""of the work, as hours are told"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Need:
 
     way: str
     parts: Mapping[str, float]
+    share: float = 1.0
+    """of a device's memory that it may take"""
 
     @property
     def total(self) -> float:
@@ -45,21 +51,45 @@ class Need:
     @property
     def fits(self) -> str:
         """The smallest of the usual devices that holds it, by its memory."""
-        return next((f"{gb} GB" for _, gb, _, _ in DEVICES if self.total + OVERHEAD <= gb), "none")
+        return next((f"{gb} GB" for _, gb, _, _ in DEVICES if self.goes_on(gb)), "none")
+
+    def goes_on(self, gb: float) -> bool:
+        return self.total + OVERHEAD <= gb * self.share
 
 
 def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need]:
-    """Memory of the joint fit as it is asked for and in three more sparing ways, and of the embedded engine."""
+    """Memory of the joint fit as it is asked for and in more sparing ways, and of the engine; a server's is its own."""
     ways = {"training": (load.fit, cfg.lora)}
     ways["fit.checkpoint"] = (replace(load.fit, checkpoint=True), cfg.lora)
     ways["+ lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4, shard=False))
     if not isinstance(cfg, Maporl):  # which trains in one process
         whole = replace(cfg.lora, bits=16, shard=True)
         ways[f"or lora.shard {SPREAD}"] = (replace(load.fit, checkpoint=True), whole)
-    found = [Need(w, training_memory(shape, load.adapters, fit, lora, on_cpu)) for w, (fit, lora) in ways.items()]
-    engine = cfg.engine
-    cache = generation_memory(shape, load.adapters, engine.rows, engine.tokens, load.longest, on_cpu)
-    return [*found, Need("generating", cache)]
+    others = [way for n, way in enumerate(ways) if ways[way] not in list(ways.values())[:n]]
+    found = [Need(way, training_memory(shape, load.adapters, *ways[way], on_cpu)) for way in others]
+    if cfg.engine.kind not in ("transformers", "vllm"):
+        return found
+    engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu)
+    found.append(Need("generating", engine, cfg.engine.vllm.memory if cfg.engine.kind == "vllm" else 1.0))
+    return [*found, both_at_once(cfg, found[0], engine)] if isinstance(cfg, Maporl) else found
+
+
+def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float]) -> Need:
+    """PPO samples between its steps: the embedded engine from the very weights that it trains, vLLM from its own, for
+    which it keeps its share of the card."""
+    if cfg.engine.kind == "transformers":
+        return Need("both at once", {**training.parts, "cache": engine["cache"]})
+    return Need("beside vLLM", training.parts, 1 - cfg.engine.vllm.memory)
+
+
+def hours(cfg: Any, load: Load, shape: Shape, device: tuple[str, float, float, float]) -> dict[str, float]:
+    """Hours of each part of the work on a device, those alone that it has the memory for."""
+    asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape)}
+    if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
+        return {}
+    rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1]) if asked.get("generating") else 0
+    found = seconds(shape, load.work, device, load.fit, rows)
+    return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked["training"]}
 
 
 def show_plan(cfg: Any, lengths: Lengths) -> None:
@@ -77,12 +107,16 @@ def show_plan(cfg: Any, lengths: Lengths) -> None:
         cells = [f"{need.parts[name]:.1f}" if name in need.parts else "" for name in names]
         table.add_row(need.way, *cells, f"{need.total:.1f}", need.fits)
     console.print(table)
-    table = Table("Hours", "reading", "writing", "training", "all")
+    table = Table("Hours", *PARTS, "all", padding=(0, 1, 0, 0))
     for device in DEVICES:
-        hours = {name: spent / 3600 for name, spent in seconds(shape, work, device, load.fit, cfg.engine.rows).items()}
-        table.add_row(device[0], *(f"{value:.2f}" for value in hours.values()), f"{sum(hours.values()):.2f}")
+        found = hours(cfg, load, shape, device)
+        cells = [f"{found[part]:.2f}" if part in found else "" for part in PARTS]
+        own = [part for part in PARTS if part == "training" or cfg.engine.kind in ("transformers", "vllm")]
+        table.add_row(device[0], *cells, f"{sum(found.values()):.2f}" if found.keys() >= {*own} else "does not fit")
     console.print(table)
     console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
+    if cfg.engine.kind == "openai":
+        console.print("What is read and written is its server's.")
 
 
 def show_outcome(run: Path, cfg: Any, lengths: Lengths) -> None:
@@ -90,38 +124,58 @@ def show_outcome(run: Path, cfg: Any, lengths: Lengths) -> None:
     table = Table(f"{run}", "planned", "happened", "happened / planned")
     for what, planned, happened in outcome(run, cfg, lengths):
         share = f"{happened / planned:.2f}" if planned else ""
-        table.add_row(what, f"{planned:,.1f}", f"{happened:,.1f}", share)
+        table.add_row(what, "" if planned is None else f"{planned:,.2f}", f"{happened:,.2f}", share)
     Console(soft_wrap=True).print(table)
 
 
-def outcome(run: Path, cfg: Any, lengths: Lengths) -> Iterator[tuple[str, float, float]]:
-    """(what, planned, happened) of a finished run. Memory is that of the process, with all that it has loaded."""
+def outcome(run: Path, cfg: Any, lengths: Lengths) -> Iterator[tuple[str, float | None, float]]:
+    """(what, planned, happened) of a finished run. Memory is that of the process, with all that it has loaded; hours
+    are planned for the devices of the plan alone."""
     from teamtune.models import device
 
-    load, found = load_of(cfg, lengths), happened(run)
+    load, shape, found = load_of(cfg, lengths), shape_of(cfg.model, cfg.lora), happened(run)
     yield "answers", load.work.answers, found["answers"]
     yield "M ids read", load.work.read / 1e6, found["read"] / 1e6
     yield "M ids written", load.work.written / 1e6, found["written"] / 1e6
-    on_cpu = device().type == "cpu"
-    for need in needs(cfg, load, shape_of(cfg.model, cfg.lora), on_cpu):
-        if need.way in ("training", "generating"):
-            yield f"GB, {need.way}", need.total, found[need.way] / 1000
+    if found["trained"]:
+        yield "M ids trained on", load.work.trained / 1e6, found["trained"] / 1e6
+    for need in needs(cfg, load, shape, device().type == "cpu"):
+        if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
+            yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
+    here = device_here()
+    planned = hours(cfg, load, shape, here) if here is not None else {}
+    writing = planned["reading"] + planned["writing"] if "writing" in planned else None
+    yield "hours, generating", writing, found["generating"] / 3600
+    yield "hours, training", planned.get("training"), found["training"] / 3600
+
+
+def device_here() -> tuple[str, float, float, float] | None:
+    """This machine's GPU, where the plan knows it."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((one for one in DEVICES if one[0].partition("(")[2].rstrip(")").split()[-1] in name), None)
 
 
 def happened(run: Path) -> dict[str, float]:
-    """Answers and ids of all rollouts of a run, and the peak memory in MB of its fits and rollouts."""
-    found: dict[str, float] = dict.fromkeys(("answers", "read", "written", "training", "generating"), 0.0)
+    """Answers and ids of all rollouts of a run, ids trained on, seconds of rollouts and fits, and their peak memory.
+    PPO's updates are all training."""
+    names = ("answers", "read", "written", "trained", "training", "generating", "training MiB", "generating MiB")
+    found: dict[str, float] = dict.fromkeys(names, 0.0)
     for stage in read.stages(run, read.options(run)["config"]):
         if stage["state"] != "sealed":
             continue
-        peak = stage["peak_mb"] or 0.0
-        if stage["fn"].endswith((":fit", ":learn")):
-            found["training"] = max(found["training"], peak)
-        if stage["fn"].endswith(":rollout"):
-            found["generating"] = max(found["generating"], peak)
+        part = "training" if stage["fn"].endswith((":fit", ":learn")) else "generating"
+        if part == "generating" and not stage["fn"].endswith(":rollout"):
+            continue
+        found[part] += stage["seconds"]
+        found[f"{part} MiB"] = max(found[f"{part} MiB"], stage["peak_mb"] or 0.0)
+        if part == "generating":
             count(found, run / stage["name"] / "rows.parquet")
     for file in run.glob("**/updates/*.parquet"):
         count(found, file)
+    for line in read.metrics(run):
+        found["trained"] += sum(value for name, value in line.items() if name.endswith("/tokens"))
     return found
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from teamtune.engines.spec import EngineSpec
 from teamtune.train.fit import Fit
 from teamtune.train.packing import micro_tokens
 from teamtune.train.team import MOST_LOGITS, Lora
@@ -134,19 +135,30 @@ def training_memory(
 
 
 def generation_memory(
-    shape: Shape, adapters: int, rows: int, tokens: int, longest: int, on_cpu: bool = False
+    shape: Shape, adapters: int, spec: EngineSpec, longest: int, on_cpu: bool = False
 ) -> dict[str, float]:
-    """GB of the embedded engine: the base, its adapters, and a full batch's cache of keys and values.
+    """GB of an engine on this machine: the base, its adapters, and keys and values: of a full batch of the embedded
+    engine; of the one longest text that vLLM must have room for, more of which it fills with others.
 
-    rows, tokens: the engine's bounds of a batch; longest: ids of a prompt and its answer.
+    longest: ids of a prompt and its answer.
     """
-    size = 4 if on_cpu else 2
-    cached = min(rows * longest, tokens)
+    size, cached = 4 if on_cpu else 2, min(spec.rows * longest, spec.tokens)
+    if spec.kind == "vllm":
+        cached = spec.vllm.context or shape.context
     return {
         "weights": weights(shape, 16, on_cpu),
-        "adapters": adapters * shape.adapter * 4 / GB,
+        "adapters": adapters * shape.adapter * (2 if spec.kind == "vllm" else 4) / GB,
         "cache": cached * shape.cache * size / GB,
     }
+
+
+def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, gb: float) -> int:
+    """Answers that are written at once on a device of so much memory, by the engine's bounds and what has room; 0 where
+    there is none."""
+    room = gb * (spec.vllm.memory if spec.kind == "vllm" else 1) - OVERHEAD
+    room -= weights(shape) + adapters * shape.adapter * 4 / GB
+    most = int(room * GB / (longest * shape.cache * 2))
+    return max(0, min(spec.rows, most, *([spec.tokens // longest] if spec.kind == "transformers" else [])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +178,16 @@ class Work:
 
 
 def seconds(shape: Shape, work: Work, device: tuple[str, float, float, float], fit: Fit, rows: int) -> dict[str, float]:
-    """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the
-    weights, read once for every token of a batch of `rows`."""
+    """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the weights
+    and of a batch's keys and values, read once for every token of a batch of `rows`. Where `rows` is 0 nothing is
+    generated there."""
     _, _, peak, memory = device
     once = 2 * shape.parameters
-    step = max(weights(shape) * GB / (memory * WRITES), once * rows / (peak * READS))
     back = (3 if fit.checkpoint else 2) * once
-    return {
-        "reading": work.read * once / (peak * READS),
-        "writing": work.written / rows * step,
-        "training": (work.trained * back + work.forward * once) / (peak * TRAINS),
-    }
+    found = {"training": (work.trained * back + work.forward * once) / (peak * TRAINS)}
+    if rows:
+        seen = (work.read + work.written / 2) / max(1, work.answers)
+        moved = weights(shape) * GB + rows * seen * shape.cache * 2
+        step = max(moved / (memory * WRITES), once * rows / (peak * READS))
+        found |= {"reading": work.read * once / (peak * READS), "writing": work.written / rows * step}
+    return found

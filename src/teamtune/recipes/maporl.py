@@ -70,6 +70,11 @@ def main(cfg: Maporl, command: str = "") -> Run:
 
 def check_places(cfg: Maporl) -> None:
     """Raises TeamtuneError where the team cannot be sampled from, or trained, where the options say."""
+    if cfg.engine.kind != "transformers" and cfg.lora.bits == 4:
+        raise TeamtuneError(
+            f"engine.kind {cfg.engine.kind} samples from the whole base, and lora.bits 4 trains on another; PPO needs "
+            "one: take engine.kind transformers, which samples from the base in 4 bits, or lora.bits 16"
+        )
     if several():
         raise TeamtuneError("PPO trains in one process, and this is one of several; run it without a launcher")
     if cfg.lora.shard or (makes_scorer(cfg) and cfg.making.lora.shard):

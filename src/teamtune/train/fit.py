@@ -137,6 +137,7 @@ def fit_model(
                 finite(agent, "loss", sums[agent]["loss"], step, options)
                 line |= update(model, agent, optimizers[agent], options, step, len(schedules[agent]))
                 line |= {f"{agent}/{name}": value for name, value in sums[agent].items()}
+                line[f"{agent}/tokens"] = sum(len(one) * one.rows for one in batches[agent])
             yield line
             # Only after its line is logged: a state must never be ahead of the metrics.
             if (step + 1) % options.save_every == 0 and step + 1 < steps and processes.is_main():
