@@ -28,7 +28,7 @@ from teamtune.engines.transformers import TransformersEngine
 from teamtune.memory import hold_freed_memory, peak_megabytes
 from teamtune.play import Live
 from teamtune.protocols.discussion import by_policy, discussion, seats
-from teamtune.recipes.maporl_team import rewards_in
+from teamtune.recipes.maporl_learn import rewards_in
 from teamtune.tasks import TaskSpec
 from teamtune.tasks.stages import problem_row
 from teamtune.train.fit import Fit

@@ -28,7 +28,7 @@ from teamtune.recipes.maporl_team import Rival
 from teamtune.report import write_report
 from teamtune.reporting import read, svg
 from teamtune.reporting.discussion_sections import over_updates
-from teamtune.transitions import CELLS, MOVES
+from teamtune.transitions import CELLS, MAJORITY, MOVES
 from teamtune.types import Row
 
 SETTINGS = Path(__file__).with_name("maporl.yaml")
@@ -80,8 +80,14 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
     every = tuple(name for name in get_args(Rival) if name != "incentives")
     return {
         "table": replace(cfg, out=out("table"), baselines=every, sizes=SIZES, eval_tasks=FURTHER[task]),
+        # Both turns learn: what beta pays for is said in the first.
         "incentives": replace(
-            cfg, out=out("incentives"), turns=2, sizes=("2x2",), baselines=("off-the-shelf", "incentives")
+            cfg,
+            out=out("incentives"),
+            turns=2,
+            first_turn="trained",
+            sizes=("2x2",),
+            baselines=("off-the-shelf", "incentives"),
         ),
     }
 
@@ -102,11 +108,17 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
 
 
 def learned(one: Path) -> Row:
-    """What the trainings of a run took, in seconds, and the team's metrics of every turn over the updates."""
-    stages = read.stages(one, read.options(one)["config"])
-    team = [row for row in read.metrics(one) if row["stage"] == "ppo"]
+    """What a run and its trainings took, in seconds and generated tokens, from which update on scores rose without
+    accuracy, and the team's metrics of every turn over the updates."""
+    stages, metrics = read.stages(one, read.options(one)["config"]), read.metrics(one)
+    team = [row for row in metrics if row["stage"] == "ppo"]
+    trained = [row for row in stages if row["name"].endswith("ppo")]
+    lines = {row["name"]: [line for line in metrics if line["stage"] == row["name"]] for row in trained}
     return {
-        "trainings": {row["name"]: row["seconds"] for row in stages if row["name"].endswith("ppo")},
+        "seconds": sum(row["seconds"] for row in stages if row["state"] == "sealed"),
+        "trainings": {row["name"]: row["seconds"] for row in trained},
+        "generated": {name: sum(line["generated_tokens"] for line in own) for name, own in lines.items()},
+        "alarms": {name: [line["step"] for line in own if line["alarm"]] for name, own in lines.items()},
         "updates": {metric: over_updates(team, metric) for metric in CURVES},
     }
 
@@ -148,8 +160,9 @@ def after_turn(rows: Sequence[Row]) -> str:
 def moves(tables: Sequence[list[Row]]) -> list[str]:
     """How answers moved, in % of all agents' answers of all seeds."""
     columns = (*MOVES, *CELLS)
+    names = dict.fromkeys((row["system"], row["turn"]) for row in tables[0] if row["turn"] > 1)
     lines = []
-    for name, turn in dict.fromkeys((row["system"], row["turn"]) for row in tables[0] if row["turn"] > 1):
+    for name, turn in names:
         same = [row for rows in tables for row in rows if (row["system"], row["turn"]) == (name, turn)]
         whole = sum(row["moves"] for row in same)
         if any(row[column] is None for row in same for column in columns):
@@ -163,11 +176,31 @@ def moves(tables: Sequence[list[Row]]) -> list[str]:
     return table(head, lines)
 
 
+def majorities(tables: Sequence[list[Row]]) -> list[tuple[str, list[float], str]]:
+    """(system and turn, the shares in which the majority moved since the turn before, its gain since the first turn
+    with half of the 95 % interval), means over seeds, whose problems are others."""
+    found = []
+    for name, turn in dict.fromkeys((row["system"], row["turn"]) for row in tables[0] if row["turn"] > 1):
+        same = [row for rows in tables for row in rows if (row["system"], row["turn"]) == (name, turn)]
+        shares = [sum(row[kind] for row in same) / len(same) for kind in MAJORITY]
+        gain = sum(row["gain"] for row in same) / len(same)
+        half = sum(((row["gain_high"] - row["gain_low"]) / 2) ** 2 for row in same) ** 0.5 / len(same)
+        found.append((f"{name}, turn {turn}", shares, f"{percent(gain, '+.1f')} ± {percent(half)}"))
+    return found
+
+
+def majority_table(found: Sequence[tuple[str, list[float], str]]) -> list[str]:
+    """How the majority moved, in % of problems."""
+    lines = [f"| {name} | {' | '.join(map(percent, shares))} | {gain} |" for name, shares, gain in found]
+    return table(f"| majority of | {' | '.join(MOVES)} | since turn 1, points |", lines)
+
+
 def shifted(tables: Sequence[list[Row]]) -> list[str]:
     """What each incentive shifted, in points of all agents' answers, against the team that was paid none."""
     cells = (*CELLS, "delta_0", "delta_1")
     lines = []
-    for key in dict.fromkeys((row["system"], row["turn"], row["of"]) for row in tables[0]):
+    # Of two agents, influence is the revision of the other one: the same numbers again.
+    for key in dict.fromkeys((r["system"], r["turn"], r["of"]) for r in tables[0] if r["of"] == "revision"):
         told = []
         for cell in cells:
             same = [
@@ -177,8 +210,8 @@ def shifted(tables: Sequence[list[Row]]) -> list[str]:
             diff, without = (sum(row[name] for row in same) / k for name in ("diff", "without"))
             half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / k
             told.append(f"{percent(without)} {percent(diff, '+.1f')} ± {percent(half)}")
-        lines.append(f"| {key[0]} | {key[2]} | {' | '.join(told)} |")
-    head = "| system | of | RWR | RWW | WRW | WRR | Δ0 = WRW − RWW | Δ1 = WRR − RWR |"  # noqa: RUF001
+        lines.append(f"| {key[0]} | {' | '.join(told)} |")
+    head = "| system | RWR | RWW | WRW | WRR | Δ0 = WRW − RWW | Δ1 = WRR − RWR |"  # noqa: RUF001
     return table(head, lines)
 
 
@@ -194,13 +227,30 @@ def scorers(records: Sequence[Row]) -> list[str]:
     return table("| run | answers | n | right % | accuracy % | AUROC | ECE |", lines)
 
 
+def calibrated(records: Sequence[Row]) -> list[str]:
+    """Calibration curves: the share of right answers among those of about one score."""
+    lines = []
+    for one in records:
+        for part in one["tables"]["calibration"][0]["curve"]:
+            cells = f"{part['score']:.2f} | {percent(part['right'])} | {part['n']}"
+            lines.append(f"| {one['run']} | {cells} |")
+    return table("| run | mean score | right % | answers |", lines)
+
+
 def trainings(records: Sequence[Row]) -> list[str]:
     """What the trainings of all seeds took, in minutes."""
     lines = []
     for name in dict.fromkeys(stage for one in records for stage in one["trainings"]):
-        found = [one["trainings"][name] / 60 for one in records if name in one["trainings"]]
-        lines.append(f"| {name} | {', '.join(f'{minutes:.1f}' for minutes in found)} |")
-    return table("| training | minutes, each seed |", lines)
+        same = [one for one in records if name in one["trainings"]]
+        minutes = ", ".join(f"{one['trainings'][name] / 60:.1f}" for one in same)
+        tokens = ", ".join(f"{one['generated'][name] / 1e6:.2f}" for one in same)
+        alarms = ", ".join(str(one["alarms"][name][0]) if one["alarms"][name] else "none" for one in same)
+        lines.append(f"| {name} | {minutes} | {tokens} | {alarms} |")
+    whole = ", ".join(f"{one['seconds'] / 60:.0f}" for one in records)
+    told = table(
+        "| training | minutes, each seed | M tokens generated | scores rose without accuracy from update |", lines
+    )
+    return [*told, f"The whole run, evaluations on all tasks included: {whole} minutes.", ""]
 
 
 def curves(records: Sequence[Row]) -> Iterator[tuple[str, str]]:
@@ -231,12 +281,17 @@ def page(study: Study, pictures: Path) -> list[str]:
             found = tables_of(done["table"], f"transfer/{name}/by-turn")
             lines += [f"### Trained on {task}, tested on {name}", "", *turn_by_turn(found)] if found else []
         lines += ["### Cost", "", *cost(tables_of(done["table"])), *trainings(done["table"])]
+        majority = majorities(by_turn)
+        bars = svg.stacked([one[:2] for one in majority], MOVES, "How the majority moved, % of problems")
+        file = pictures.with_name(f"{pictures.stem}-{task}-moves.svg")
+        file.write_text(svg.standalone(bars))
+        lines += ["### How the majority moved, %", "", *majority_table(majority), f"![moves]({file.name})", ""]
         lines += ["### How answers moved, %", "", *moves(by_turn)]
         for metric, picture in curves(done["table"]):
             file = pictures.with_name(f"{pictures.stem}-{task}-{metric}.svg")
             file.write_text(picture)
             lines += [f"![{metric} over updates]({file.name})", ""]
-        lines += ["### Scorer", "", *scorers(done["scorer"])]
+        lines += ["### Scorer", "", *scorers(done["scorer"]), *calibrated(done["scorer"])]
         if done["incentives"]:
             found, turns = (tables_of(done["incentives"], name) for name in ("shifts", "by-turn"))
             lines += ["### Incentives, two agents over two turns", "", *turn_by_turn(turns), *shifted(found)]

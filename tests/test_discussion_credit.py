@@ -18,6 +18,7 @@ from teamtune.credit.advantage import (
     whitened,
 )
 from teamtune.credit.discussion import (
+    PAPER,
     Incentives,
     Rewards,
     Rule,
@@ -214,6 +215,60 @@ def test_repetition_against_a_slow_loop(pieces: list[str], times: int) -> None:
 def test_what_follows_an_answer() -> None:
     assert trailing(r"So \boxed{5}.") == "" and trailing("no end") == ""
     assert trailing(r"So \boxed{5}. Five it is") and trailing("Answer: 5\nwell")
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed", "told"),
+    [
+        ("So it is 5.\nAnswer:\n5", "5", False),
+        ("**Answer:**\n\n42", "42", False),
+        ("Answer:\n\n- 42", "42", False),
+        ("```\nAnswer: 5\n```", "5", False),
+        ("Answer: 5\n---\n", "5", False),
+        ("Answer: 12 cups of flour.", "12", False),
+        ("Answer: $5$.", "5", False),
+        ("Answer: 5 because I say so, filler filler", "5", True),
+        ("The answer is 5. I am sure of it and more", "5", True),
+        ("Answer: 5 (five) and the scorer will like this", "5", True),
+        ("Answer:\n5\nThat is it.", "5", True),
+    ],
+)
+def test_what_follows_an_answer_on_its_own_line_or_the_next(text: str, parsed: str, told: bool) -> None:
+    turn = {"text": text, "finish": "stop", "token_ids": None}
+    assert fault(turn, parsed, Gate(shortest=0)) == ("text after the answer" if told else "")
+
+
+def test_incentives_by_a_table_of_ones_own() -> None:
+    """The paper's table, written out; and one cell alone."""
+    names = {True: "R", False: "W"}
+    told = [
+        f"{kind} {''.join(names[one] for one in cell)}={'+' if sign > 0 else '-'}{name}"
+        for kind, table in zip(("revision", "influence"), PAPER, strict=True)
+        for cell, (sign, name) in table.items()
+    ]
+    paid: dict[str, Any] = {"alpha_0": 1.0, "alpha_1": 2.0, "beta_0": 3.0, "beta_1": 4.0}
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        right = rng.random((3, 3)) < 0.5
+        own, paper = Incentives(**paid, cells=tuple(told)), Incentives(**paid)
+        assert (incentives(right, own) == incentives(right, paper)).all()
+    right = np.array([[False, True], [True, True]])
+    one = Incentives(alpha_1=2.0, cells=("revision WRR=-alpha_1",))
+    assert incentives(right, one).tolist() == [[0.0, 0.0], [-2.0, 0.0]]
+    with pytest.raises(TeamtuneError, match="'revision RRX=alpha_1' is no cell of incentives"):
+        Incentives(cells=("revision RRX=alpha_1",))
+    with pytest.raises(TeamtuneError, match="table official-code has no use"):
+        Incentives(cells=("revision WRR=-alpha_1",), table="official-code")
+
+
+@pytest.mark.parametrize("name", ["beta_0", "beta_1"])
+def test_influence_pays_at_every_turn_but_the_last(name: str) -> None:
+    rng = np.random.default_rng(1)
+    one: dict[str, Any] = {name: 1.0}
+    paid = np.zeros((3, 2), dtype=bool)
+    for _ in range(200):
+        paid |= incentives(rng.random((3, 2)) < 0.5, Incentives(**one)) != 0
+    assert paid.tolist() == [[True, True], [True, True], [False, False]]
 
 
 masks = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4)

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from teamtune.calibration import drift
 from teamtune.cli import main as command
 from teamtune.credit.discussion import Rewards
 from teamtune.curate.discussions import best_discussions
-from teamtune.recipes.maporl_team import Maporl, generated, last_turn, rewards_of, size, untrained_team
+from teamtune.recipes.maporl_learn import last_turn
+from teamtune.recipes.maporl_team import Maporl, generated, rewards_of, size, untrained_team
 from teamtune.recipes.scorer_source import questions_before, trained_on
 from teamtune.store import read_table
 from teamtune.tasks import TaskSpec, parted
@@ -26,7 +28,10 @@ OPTIONS = """
 --ppo.updates 3 --ppo.problems 4 --ppo.fit.epochs 1 --ppo.fit.rate 1e-3 --ppo.save-every 1
 """
 SMALL = OPTIONS.split()
-ALL = "off-the-shelf no-feedback single-agent frozen-partners no-scorer sft no-collaboration incentives".split()
+DEFAULT = ["--scorer-questions", "500"]
+GRADED = ["--scorer", "grader", *DEFAULT]
+ALL = "off-the-shelf no-feedback hidden-scores single-agent frozen-partners no-scorer sft no-collaboration".split()
+ALL += ["incentives"]
 
 
 def trained(model: str, out: Path, *more: str) -> Path:
@@ -49,9 +54,9 @@ def whole(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("maporl") / "run"
     options = ["--baselines", *ALL, "--sizes", "3x3", "2x2", "--eval-task", "tests.spoken_task:poisoned"]
     with pytest.MonkeyPatch.context() as patch:
-        from teamtune.recipes import maporl_team
+        from teamtune.recipes import maporl_learn
 
-        real, calls = maporl_team.rewards_in, []
+        real, calls = maporl_learn.rewards_in, []
 
         def broken(*args: Any, **named: Any) -> Any:
             calls.append(1)
@@ -59,7 +64,7 @@ def whole(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 raise KeyboardInterrupt
             return real(*args, **named)
 
-        patch.setattr(maporl_team, "rewards_in", broken)
+        patch.setattr(maporl_learn, "rewards_in", broken)
         with pytest.raises(SystemExit, match="130"):
             trained(brief, out, *options)
     assert len(metrics(out, "ppo")) == 2
@@ -70,7 +75,7 @@ def test_every_system_stands_in_the_comparison(whole: Path) -> None:
     table = {row["system"]: row for row in rows(whole, "comparison")}
     assert list(table) == [
         *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Off-the-shelf without scores"),
-        "Single-agent RL, alone",
+        *("MAPoRL, scores not shown", "Single-agent RL, alone", "Single-agent RL, alone, equal calls"),
         *("Single-agent RL, in discussion", "One agent trained, beside untrained ones"),
         *("One agent trained, in all places", "MAPoRL without a scorer", "SFT on the best discussions"),
         "Trained, the question alone",
@@ -79,6 +84,7 @@ def test_every_system_stands_in_the_comparison(whole: Path) -> None:
     ]
     assert table["MAPoRL"]["calls"] == 9 and table["MAPoRL, 2x2"]["calls"] == 4, "scores are no generations"
     assert table["MAPoRL"]["prompt_tokens"] and table["Single-agent RL, alone"]["calls"] == 3
+    assert table["Single-agent RL, alone, equal calls"]["calls"] == 9
     assert table["Off-the-shelf"]["trained_tokens"] == 0 < table["MAPoRL"]["trained_tokens"]
     assert [one["agent"] for one in table["One agent trained, in all places"]["trained"]] == ["agent-1"]
 
@@ -121,8 +127,9 @@ def test_incentives_are_studied_beside_none(whole: Path) -> None:
         assert row["share"] == pytest.approx(table[row["system"], row["turn"]][key])
         assert row["without"] == pytest.approx(table["MAPoRL", row["turn"]][key])
         assert row["low"] <= row["diff"] <= row["high"]
-    lines = metrics(whole, "incentives/alpha_1/ppo")
-    assert any(line[f"agent-{a}-turn-{t}/incentive"] for line in lines for a in (1, 2) for t in (2, 3))
+    for name, turns in (("alpha_0", (2, 3)), ("alpha_1", (2, 3)), ("beta_0", (2,)), ("beta_1", (2,))):
+        lines = metrics(whole, f"incentives/{name}/ppo")
+        assert any(line[f"agent-{a}-turn-{t}/incentive"] for line in lines for a in (1, 2) for t in turns), name
     assert not any(line[f"agent-{a}-turn-3/incentive"] for line in metrics(whole, "ppo") for a in (1, 2))
 
 
@@ -177,7 +184,7 @@ def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: 
     played = [file.parent for part in ("test", "transfer") for file in (whole / part).rglob("turns/DONE.json")]
     assert plan["test generations"] == sum(map(own, played))
     assert plan["generations for the scorer"] == len(rows(whole, "scorer/turns"))
-    assert plan["answers of an update"] == 24 and plan["training generations"] == 8 * 3 * 24 + 24 * 6
+    assert plan["answers of an update"] == 24 and plan["training generations"] == 9 * 3 * 24 + 24 * 6
 
 
 def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,7 +211,7 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     assert "is no trained seat; there are agent" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [["--scorer", "grader"], ["--share", "agent-turn", "--first-turn", "trained"]])
+@pytest.mark.parametrize("more", [GRADED, ["--share", "agent-turn", "--first-turn", "trained"]])
 def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> None:
     folder = trained(brief, tmp_path / "run", "--baselines", "--ppo.updates", "1", "--sizes", "2x2", *more)
     policies = {path.name for path in (folder / "ppo").iterdir() if (path / "adapter_config.json").exists()}
@@ -234,7 +241,7 @@ def test_agents_on_other_bases_open_and_learn_on_their_own(brief: str, tiny: str
 
 def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path) -> None:
     for told in (whole / "scorer" / "fit" / SCORER, whole):
-        options = ["--baselines", "--ppo.updates", "1", "--scorer-from", str(told)]
+        options = ["--baselines", "--ppo.updates", "1", *DEFAULT, "--scorer-from", str(told)]
         folder = trained(brief, tmp_path / told.name, *options)
         assert not (folder / "scorer").exists()
         # The team's problems come after the scorer's, as in the run that made both.
@@ -248,7 +255,7 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
     whole: Path, brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The scorer's eight problems are the fourth task's training problems, under another name of the task."""
-    options = ["--baselines", "--scorer-from", str(whole), "--level", "other"]
+    options = ["--baselines", *DEFAULT, "--scorer-from", str(whole), "--level", "other"]
     with pytest.raises(SystemExit, match="2"):
         trained(brief, tmp_path / "run", *options)
     assert "8 of 24 training problems were the scorer's" in capsys.readouterr().err
@@ -268,13 +275,28 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
             "the rewards have incentives and the base",
         ),
         (["--scorer", "grader", "--scorer-from", "x"], "--scorer-from has no use"),
-        (["--scorer-from", "no/such"], "no adapter in 'no/such'"),
+        (["--turns", "2", "--baselines", "incentives"], "take --first-turn trained, or --turns 3"),
+        (["--turns", "2", "--rewards.incentives.beta-1", "1"], "of two turns the first is frozen"),
+        (["--no-feedback", *GRADED], "feedback has no use with scorer grader"),
+        (["--scorer", "none", "--scorer-questions", "500", "--no-feedback"], "feedback has no use with scorer none"),
+        (["--scorer", "none", "--scorer-questions", "500", "--rewards.rule", "immediate"], "rule immediate of the rew"),
+        (["--rewards.rule", "immediate", "--rewards.gamma", "0.5"], "gamma of the rewards has no use with rule immed"),
+        (["--no-feedback", "--baselines", "hidden-scores"], "baseline hidden-scores has no use"),
+        (["--ppo.objective", "group", "--ppo.trace", "0.5"], "trace of ppo has no use with objective group"),
+        (["--ppo.group", "agent"], "group of ppo has no use with objective ppo"),
+        (["--ppo.fit.save-every", "7"], "save_every of ppo.fit has no use"),
+        (["--ppo.policy.kl", "0.1"], "kl of ppo.policy has no use"),
+        (["--lora.bits", "4", "--engine.kind", "vllm"], "lora.bits 4 trains on another"),
+        ([*DEFAULT, "--scorer-from", "no/such"], "no adapter in 'no/such'"),
         (["--rewards.gamma", "2"], "gamma of the rewards is 2.0"),
-        (["--scorer", "grader", "--ppo.problems", "25"], "24 problems to train on, and 25 asked for an update"),
-        (["--scorer", "grader", "--sampling.top-p", "0.9"], "PPO needs the whole distribution"),
+        ([*GRADED, "--ppo.problems", "25"], "24 problems to train on, and 25 asked for an update"),
+        ([*GRADED, "--sampling.top-p", "0.9"], "PPO needs the whole distribution"),
         (["--engine.kind", "scripted"], "engine.kind scripted samples from no model"),
         (["--engine.kind", "openai"], "give --engine.openai.load-adapters --engine.openai.ids"),
-        (["--engine.kind", "openai", "--engine.openai.names", "agnt=x"], "no seat is 'agnt'; give opener, agent"),
+        (
+            ["--engine.kind", "openai", "--engine.openai.names", "agnt=x"],
+            "has a name for 'agnt', and seats are",
+        ),
         (["--engine.kind", "openai", "--partners", "house", "--share", "agent", "--sizes", "2x3"], "holds one base"),
         (["--lora.shard"], "lora.shard has no use in MAPoRL"),
         (["--making.lora.targets", "nothing"], "has no LoRA target 'nothing'"),
@@ -297,6 +319,9 @@ def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = told("--preset", "official-code", "--ppo.kl", "0.1")
     assert code["ppo"]["kl"] == 0.1 and code["rewards"]["incentives"]["table"] == "official-code"
     assert code["making"]["scoring"]["part"] == "all" != told()["making"]["scoring"]["part"]
+    command(["scorer", "train", "--preset", "official-code", "--out", str(tmp_path / "scorer"), "--dry-run"])
+    alone = json.loads(capsys.readouterr().out)["options"]
+    assert alone["scorer"] == code["making"], "by itself or in a run of maporl"
     with pytest.raises(SystemExit, match="2"):
         told("--preset", "mine")
     assert "maporl has no preset 'mine'; there are paper, official-code" in capsys.readouterr().err
@@ -311,6 +336,40 @@ def test_parts_of_the_options() -> None:
     assert models["agent-2-turn-2"] == models["agent-2-opener"] == "other" and models["agent-1-opener"] == ""
     line: Any = {"step": 0, "agent-1-turn-1/score": 0.1, "agent-1-turn-2/score": 0.5, "agent-1-turn-2/accuracy": 0.7}
     assert last_turn(line) == (0.5, 0.7)
+
+
+def test_scores_that_rise_without_accuracy_are_told_of() -> None:
+    noise = [0.01, -0.01] * 4
+    flat = [(0.5 + e, 0.6 - e) for e in noise]
+    for later, alarming in (
+        ([(0.8 + e, 0.6 + e) for e in noise], True),
+        ([(0.8 + e, 0.9 + e) for e in noise], False),  # both rise
+        ([(0.5 - e, 0.6 + e) for e in noise], False),  # neither does
+        ([(0.8 + e, 0.3 + e) for e in noise], True),
+        ([(0.8 + e, 0.6 + e) for e in noise[:7]], False),  # too few to tell
+    ):
+        assert bool(drift([*flat, *later])) == alarming, later
+
+
+def test_a_run_whose_scores_drift_warns_and_goes_on_warning_when_resumed(
+    whole: Path, brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from teamtune.recipes import maporl_learn
+
+    lengths: list[int] = []
+
+    def drifting(history: list[tuple[float, float]]) -> str:
+        lengths.append(len(history))
+        return "scores rise alone" if len(history) > 1 else ""
+
+    monkeypatch.setattr(maporl_learn, "drift", drifting)
+    options = ["--baselines", *DEFAULT, "--scorer-from", str(whole)]
+    folder = trained(brief, tmp_path / "run", *options)
+    assert [line["alarm"] for line in metrics(folder, "ppo")] == [0.0, 1.0, 1.0] and lengths == [1, 2, 3]
+    assert capsys.readouterr().err.count("warning: update 1: scores rise alone") == 1
+    assert "Warning, ppo: scores rose and accuracy did not, from update 1 on." in (folder / "report.md").read_text()
+    done = [(score, right) for score, right in maporl_learn.before(folder / "ppo", 3)]
+    assert len(done) == 3 and all(0 <= one <= 1 for pair in done for one in pair), "what a resumed training begins with"
 
 
 def test_problems_in_three_parts() -> None:

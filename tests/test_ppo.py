@@ -120,8 +120,10 @@ def test_a_policy_far_from_the_base_earns_less_and_the_reward_stands_on_one_toke
 @pytest.mark.parametrize("heat", [1.0, 0.7])
 @pytest.mark.parametrize("share", ["shared", "turn", "agent", "agent-turn"])
 def test_the_first_ratio_is_one_whatever_the_temperature(tiny: str, tmp_path: Path, share: Any, heat: float) -> None:
-    made = host(tiny, share, heat=heat)
-    lines = run(tmp_path / "run", made)
+    # So narrow a clip counts every token whose ratio is not 1 to the bit.
+    ppo = replace(SMALL, policy=Policy(clip=1e-9))
+    made = host(tiny, share, ppo, heat=heat)
+    lines = run(tmp_path / "run", made, ppo)
     policies = made[0].learners[0].policies
     assert len(lines) == 3 and len(policies) == {"shared": 1, "turn": 2, "agent": 2, "agent-turn": 4}[share]
     for line in lines:
@@ -135,7 +137,8 @@ def test_the_first_ratio_is_one_whatever_the_temperature(tiny: str, tmp_path: Pa
 @pytest.mark.parametrize("objective", ["ppo", "group", "rloo"])
 def test_what_is_rewarded_becomes_more_frequent(tiny: str, tmp_path: Path, objective: Any) -> None:
     fit = Fit(rate=1e-2, epochs=2, batch=64, precision="float32", warmup=0.0, decay="constant")
-    ppo = Ppo(objective, updates=20, problems=8, takes=2, fit=fit, kl=0.0, value_rate=2e-2)
+    values: dict[str, Any] = {"value_rate": 2e-2} if objective == "ppo" else {}
+    ppo = Ppo(objective, updates=20, problems=8, takes=2, fit=fit, kl=0.0, **values)
     lines = run(tmp_path / "run", host(tiny, "shared", ppo, turns=1), ppo)
     reward = [sum(line[f"agent-{a}-turn-1/reward"] for a in (1, 2)) / 2 for line in lines]
     # Three updates are 96 answers, whose mean has an error of about 0.015.
@@ -379,7 +382,7 @@ def test_a_strong_kl_keeps_policies_at_the_base(tiny: str, tmp_path: Path, kl_in
     apart = {}
     for weight in (0.0, 20.0):
         fit = replace(SMALL.fit, epochs=2)
-        ppo = replace(SMALL, objective="rloo", updates=6, fit=fit, kl=weight, kl_in=kl_in, whiten=False)
+        ppo = replace(SMALL, objective="rloo", updates=6, fit=fit, kl=weight, kl_in=kl_in)
         lines = run(tmp_path / f"{kl_in}-{weight}", host(tiny, "shared", ppo), ppo)
         apart[weight] = abs(lines[-1]["agent/base_kl"])
     assert apart[20.0] < apart[0.0]
@@ -428,7 +431,7 @@ def test_sampling_that_is_not_the_whole_distribution_is_refused(tiny: str, sampl
         ({"kl": -1.0}, "kl of ppo is -1.0"),
         ({"kl": 0.0, "kl_target": 0.1}, "kl_target of ppo has no use with kl 0"),
         ({"trace": 2.0}, r"trace of ppo is 2.0; it must lie in \[0, 1\]"),
-        ({"objective": "rloo", "whiten_rewards": True}, "whiten_rewards has no use with objective rloo"),
+        ({"objective": "rloo", "whiten_rewards": True}, "whiten_rewards of ppo has no use with objective rloo"),
     ],
 )
 def test_options_out_of_range(wrong: dict[str, Any], told: str) -> None:

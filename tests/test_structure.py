@@ -11,7 +11,7 @@ import teamtune
 
 SOURCE = Path(teamtune.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-LONGER = {"story_events.py": 340, "store.py": 330}
+LONGER = {"story_events.py": 340, "store.py": 310}
 """Files with a reason to be above 300 lines: a list of wordings, and the run folder, which is one idea."""
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from teamtune.transitions import CELLS, MOVES, by_turn, moved, turn_rows
+from teamtune.transitions import CELLS, MAJORITY, MOVES, by_turn, majority_moved, moved, turn_rows
 from teamtune.types import Row, TeamtuneError
 
 
@@ -65,5 +67,16 @@ def test_shares_deltas_and_differences() -> None:
     assert last["accuracy"] == 0.5 and last["n"] == 2 and last["diff"] == 0.5 and last["low"] <= 0.5 <= last["high"]
     assert last["WRR"] == 0.25 and last["delta_1"] == 0.25 and last["delta_0"] == 0 and last["corrected"] == 0.25
     assert by_turn("base", others)[1]["RWW"] == 0.25 and by_turn("base", others)[1]["delta_0"] == -0.25
+    assert first["gain"] is None and first["majority lost"] is None
+    assert last["gain"] == 0.25 and last["gain_low"] <= 0.25 <= last["gain_high"]
+    assert [last[name] for name in MAJORITY] == [0.25, 0.25, 0.0, 0.5], "of RA, half a point was there before"
     with pytest.raises(TeamtuneError, match="did not answer the same problems"):
         by_turn("mine", rows, others[:2])
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_the_parts_of_a_majority_add_up(before: float, after: float) -> None:
+    kept, won, lost, wrong = majority_moved(before, after).values()
+    assert kept + won == pytest.approx(after) and kept + lost == pytest.approx(before)
+    assert kept + won + lost + wrong == pytest.approx(1) and min(won, lost) == 0 <= min(kept, wrong)
+    assert set(majority_moved(None, after).values()) == {0.0}

@@ -118,7 +118,8 @@ def scorer(args: list[str]) -> None:
         raise TeamtuneError(f"teamtune scorer does train or eval, not {shlex.join(args[:1]) or 'nothing'}")
     kind, rest = args[0], args[1:]
     if kind == "train":
-        run_recipe("scorer train", rest, recipe.ScorerTraining, recipe.train, scorer_plan)
+        given = with_preset("scorer", rest)
+        run_recipe("scorer train", given, recipe.ScorerTraining, recipe.train, scorer_plan)
         return
     _, run = taken(with_file(rest), "--run", "run folder")
     default = None if run is None else recipe.defaults(Path(run))

@@ -4,10 +4,12 @@ The majority after every turn, and how agents' answers moved since the turn befo
 not be read is one more answer, which can win outright but yields in a tie (MAPoRL's metric). One row:
 
     {"problem": "p", "take": 0, "turn": 2, "vote": 0.5, "right": 0.667, "kept right": 1, "corrected": 1, "lost": 0,
-     "kept wrong": 1, "RWR": 0, "RWW": 0, "WRW": 0, "WRR": 1, "influence RWR": 0, ...}
+     "kept wrong": 1, "RWR": 0, "RWW": 0, "WRW": 0, "WRR": 1, "influence RWR": 0, ...,
+     "majority kept right": 0.5, "majority corrected": 0, "majority lost": 0.5, "majority kept wrong": 0}
 
 A cell such as WRR counts agents: own answer wrong before, right after, most of the others right before. "influence WRR"
-counts them too: others wrong before, right after, own answer right before.
+counts them too: others wrong before, right after, own answer right before. The majority moves as an agent does; of a
+vote that is right in part, the part that it has before and after was kept, and the rest was won or lost.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from teamtune.types import Row, TeamtuneError, by_episode, place_of
 from teamtune.vote import vote_score
 
 MOVES = ("kept right", "corrected", "lost", "kept wrong")
+MAJORITY = tuple(f"majority {move}" for move in MOVES)
 CELLS = ("RWR", "RWW", "WRW", "WRR")
 """(own before, own after, others before), or of influence (others before, others after, own before)"""
 KINDS = (("revision", "", "delta"), ("influence", "influence ", "influence_delta"))
@@ -37,14 +40,25 @@ def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
     for (problem, take), group in by_episode(turns).items():
         rounds = [[graded[place_of(turn)] for turn in one] for one in in_rounds(group, "turn")]
         whole = rounds + [rounds[-1]] * (most - len(rounds))
+        last: float | None = None
         for number, here in enumerate(whole, start=1):
             scores = [one["score"] for one in here]
             row: Row = {"problem": problem, "take": take, "turn": number}
             vote = vote_score([one["parsed"] for one in here], scores, unparsed="class")
             row |= {"vote": vote, "right": sum(scores) / len(scores)}
             before = np.array([one["score"] == 1 for one in whole[number - 2]]) if number > 1 else None
-            rows.append(row | moved(before, np.array([score == 1 for score in scores])))
+            row |= moved(before, np.array([score == 1 for score in scores]))
+            rows.append(row | majority_moved(last, vote))
+            last = vote
     return rows
+
+
+def majority_moved(before: float | None, after: float) -> dict[str, float]:
+    """How a majority's score in [0, 1] moved, in parts that add up to 1; none moved before the first turn."""
+    if before is None:
+        return dict.fromkeys(MAJORITY, 0.0)
+    kept = min(before, after)
+    return dict(zip(MAJORITY, (kept, after - kept, before - kept, 1 - max(before, after)), strict=True))
 
 
 def moved(before: np.ndarray | None, after: np.ndarray) -> dict[str, int]:
@@ -69,15 +83,18 @@ def by_turn(name: str, rows: Sequence[Row], against: Sequence[Row] | None = None
     """One row a turn of one system: the majority's accuracy, how answers moved, shares of agents' answers.
 
     {"system": "MAPoRL", "turn": 2, "accuracy": 0.797, "se": 0.011, "n": 1319, "right": 0.75, "diff": 0.11, "low": 0.09,
-     "high": 0.13, "moves": 3957, "kept right": 0.65, ..., "WRR": 0.12, "delta_0": 0.02, "delta_1": 0.1, ...}
+     "high": 0.13, "gain": 0.05, "gain_low": 0.03, "gain_high": 0.07, "moves": 3957, "kept right": 0.65, ...,
+     "WRR": 0.12, "delta_0": 0.02, "delta_1": 0.1, ..., "majority kept right": 0.654, ...}
 
     against: the rows of another system on the same problems; "diff" is this one's accuracy less that one's, with a 95 %
-    interval. delta_0 = WRW - RWW (right alone), delta_1 = WRR - RWR (with right others); of the printed table of the
-    paper the headings are the other way round (specification 3.8).
+    interval. "gain" is its accuracy less its own after the first turn. delta_0 = WRW - RWW (right alone), delta_1 =
+    WRR - RWR (with right others); of the printed table of the paper the headings are the other way round (specification
+    3.8).
 
     Raises TeamtuneError where the other system had other problems.
     """
     found = []
+    first = _votes(rows, 1)
     for turn in sorted({row["turn"] for row in rows}):
         votes = _votes(rows, turn)
         here = [row for row in rows if row["turn"] == turn]
@@ -91,7 +108,12 @@ def by_turn(name: str, rows: Sequence[Row], against: Sequence[Row] | None = None
                 raise TeamtuneError(f"{name} and the system it is compared with did not answer the same problems")
             gap = paired_bootstrap(list(votes.values()), [others[problem] for problem in votes])
             told |= {"diff": gap.diff, "low": gap.low, "high": gap.high}
-        found.append(told | shares(here))
+        told |= {"gain": None, "gain_low": None, "gain_high": None}
+        if turn > 1:
+            gap = paired_bootstrap(list(votes.values()), [first[problem] for problem in votes])
+            told |= {"gain": gap.diff, "gain_low": gap.low, "gain_high": gap.high}
+        moved_ = {name: sum(row[name] for row in here) / len(here) if turn > 1 else None for name in MAJORITY}
+        found.append(told | shares(here) | moved_)
     return found
 
 

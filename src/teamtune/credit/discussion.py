@@ -18,12 +18,14 @@ Out, one row an answer:
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+import tyro
 from jaxtyping import Bool, Float
 
 from teamtune.credit.consensus import in_rounds
@@ -32,6 +34,7 @@ from teamtune.store import Counted
 from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, place_of
 
 Rule = Literal["influence", "immediate", "cumulative", "last-own", "last-shared", "current-shared"]
+DISCOUNTED: tuple[Rule, ...] = ("influence", "cumulative")
 Cell = tuple[bool, bool, bool]
 """Right or wrong: of a revision (own before, own after, others before), of an influence (others before, others after,
 own before)."""
@@ -52,6 +55,9 @@ OFFICIAL_CODE: tuple[Mapping[Cell, Incentive], Mapping[Cell, Incentive]] = (
 """What the published code pays instead; no renaming of coefficients makes the two equal (specification 3.4)."""
 
 
+CELL = re.compile(r"(revision|influence) ([RW]{3})=([+-])(alpha_[01]|beta_[01])")
+
+
 @dataclass(frozen=True, slots=True)
 class Incentives:
     """What correcting oneself and persuading others earn, and the opposite costs."""
@@ -65,13 +71,37 @@ class Incentives:
     beta_1: float = 0.0
     """to persuade while right"""
     table: Literal["paper", "official-code"] = "paper"
+    cells: tuple[str, ...] = ()
+    """a table of one's own in its place: "revision WRR=+alpha_1", "influence RWR=-beta_1"; a cell that is not named
+    pays nothing"""
     ties: Literal["none", "include-self"] = "none"
     """others of whom half are right have no opinion; or the agent's own answer settles it"""
+
+    def __post_init__(self) -> None:
+        for told in self.cells:
+            if not CELL.fullmatch(told):
+                raise TeamtuneError(
+                    f'{told!r} is no cell of incentives; give for example "revision WRR=+alpha_1" or '
+                    '"influence RWR=-beta_1"'
+                )
+        if self.cells and self.table != "paper":
+            raise TeamtuneError(f"incentives have cells of their own, so that table {self.table} has no use")
 
     @property
     def paid(self) -> bool:
         """Whether anything is."""
         return any(getattr(self, name) for name in INCENTIVES)
+
+    @property
+    def tables(self) -> tuple[Mapping[Cell, Incentive], Mapping[Cell, Incentive]]:
+        """What revision and influence pay, by cell."""
+        if not self.cells:
+            return PAPER if self.table == "paper" else OFFICIAL_CODE
+        own: dict[str, dict[Cell, Incentive]] = {"revision": {}, "influence": {}}
+        for kind, cell, sign, name in (found.groups() for told in self.cells if (found := CELL.fullmatch(told))):
+            before, after, other = (letter == "R" for letter in cell)
+            own[kind][before, after, other] = (1 if sign == "+" else -1, name)
+        return own["revision"], own["influence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +117,15 @@ class Rewards:
     gate: Gate = Gate()
     penalty: float = -10.0
     """stands in for the score of an answer that does not pass the gate"""
-    scope: Literal["propagate", "self"] = "propagate"
+    scope: Annotated[Literal["propagate", "self"], tyro.conf.arg(aliases=["--penalty-scope"])] = "propagate"
     """propagate: a penalty counts wherever its answer's score does (as published); self: it is the answer's own reward,
     and nobody else's changes"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
             raise TeamtuneError(f"gamma of the rewards is {self.gamma}; it must lie in [0, 1]")
+        if self.rule not in DISCOUNTED and self.gamma != Rewards.__dataclass_fields__["gamma"].default:
+            raise TeamtuneError(f"gamma of the rewards has no use with rule {self.rule}; leave it out")
         if not math.isfinite(self.penalty):
             raise TeamtuneError(f"penalty is {self.penalty}; it must be finite")
 
@@ -134,7 +166,7 @@ def incentives(right: Bool[np.ndarray, "turns agents"], options: Incentives) -> 
     Others without an opinion (half of them right, or nobody there) pay nothing. In the published code an answer of the
     first turn earns nothing.
     """
-    revision, influence = PAPER if options.table == "paper" else OFFICIAL_CODE
+    revision, influence = options.tables
     turns, agents = right.shape
     worth = lambda found: 0.0 if found is None else found[0] * getattr(options, found[1])  # noqa: E731
     earned = np.zeros(right.shape)

@@ -35,6 +35,9 @@ class Gate:
 
 
 LONGEST = 20
+UNIT = 3
+"""words after a number that may belong to it: "12 cups of flour" """
+WORD = re.compile(r"[^\W\d_]+")
 CAUSES = ("not ended", "too short", "no answer", "repetition", "text after the answer")
 OFF = Gate(shortest=0, repeats=0, unread=False, after=False)
 """nothing is penalised"""
@@ -51,7 +54,7 @@ def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
         return "no answer"
     if gate.repeats and repeated(pieces, gate.repeats):
         return "repetition"
-    if gate.after and trailing(turn["text"]):
+    if gate.after and trailing(turn["text"], parsed):
         return "text after the answer"
     return ""
 
@@ -70,7 +73,19 @@ def repeated(pieces: Sequence[str], times: int = 3, longest: int = LONGEST) -> b
     return False
 
 
-def trailing(text: str) -> str:
-    """What stands after the final answer; signs that close it do not count."""
+def trailing(text: str, parsed: str | None = None) -> str:
+    """What stands after the final answer, words of its unit and signs that close it aside.
+
+    parsed: what the answer was read as; more than `UNIT` words between it and the end of its sentence are no unit.
+    """
     found = boxed(text) or hashes(text) or marked(text)
-    return "" if found is None else text[found[1] :].strip(" \n.$}*)")
+    if found is None:
+        return ""
+    answer, end = found
+    said = text.rfind(answer, 0, end)
+    start = end if said < 0 else said + len(answer)
+    at = answer.find(parsed) if parsed else -1
+    if at >= 0 and parsed and len(WORD.findall(answer[at + len(parsed) :])) > UNIT:
+        start = said + at + len(parsed)
+    rest = text[start:].strip()
+    return rest if re.search(r"\w", rest) else ""

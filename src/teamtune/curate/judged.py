@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from teamtune.credit.penalty import trailing
 from teamtune.protocols.debate import DEBATER, first
 from teamtune.store import Counted
 from teamtune.tasks import problems_in
@@ -137,6 +138,8 @@ def _unusable(turn: Row, grade: Row, seen: set[str], asked: bool) -> str:
         return UNFIT[turn["finish"]]
     if grade["parsed"] is None or not turn["text"].strip():
         return "no answer in them"
+    if trailing(turn["text"], grade["parsed"]):
+        return "they go on after the answer"
     if asked and TELLTALE.search(turn["text"]):
         return "they speak of the request"
     return "said before" if asked and turn["text"] in seen else ""

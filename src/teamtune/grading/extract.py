@@ -87,14 +87,15 @@ def marked(text: str) -> Place | None:
     line."""
     cut = max(0, len(text) - TAIL)
     for marker in reversed(list(_MARKER.finditer(text, cut))):
-        line, _, below = text[marker.end() : marker.end() + 2 * LONGEST].partition("\n")
+        window = text[marker.end() : marker.end() + 2 * LONGEST]
+        line, start = window.partition("\n")[0], marker.end()
         if not line.strip(" *_:.$\t"):
-            line = next((other for other in below.split("\n") if other.strip()), "")
-            bullet = re.match(r"\s*[-*+\u2022]\s+", line)
-            line = line[bullet.end() :] if bullet else line
+            below = re.match(r"[^\n]*\n\s*(?:[-*+\u2022][ \t]+)?", window)
+            start += below.end() if below else len(line)
+            line = text[start : marker.end() + 2 * LONGEST].partition("\n")[0]
         answer = unwrapped(_SENTENCE.split(line.strip(" *_\t"), maxsplit=1)[0][: LONGEST + 1])
         if answer:
-            return answer, marker.end() + len(line)
+            return answer, start + len(line)
     return None
 
 

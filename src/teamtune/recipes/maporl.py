@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from rich.console import Console
+
 from teamtune.engines.spec import check_ppo, check_seats
 from teamtune.launcher import several
 from teamtune.models import check_lora, identity
@@ -17,7 +19,7 @@ from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import PAID, entrant, rivals
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
 from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
-from teamtune.recipes.scorer_source import check_unseen, questions_before, scorer_folder
+from teamtune.recipes.scorer_source import check_unseen, questions_before, run_of, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run, Table
@@ -39,6 +41,9 @@ def main(cfg: Maporl, command: str = "") -> Run:
     for model in (cfg.model, *cfg.partners):
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
+    if given and run_of(cfg.scorer_from) is None:
+        told = f"warning: no run that made {cfg.scorer_from} is there, so nobody can tell which problems it has seen"
+        Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
     if given and not cfg.task.allow_leaks:
         own = test.task.load("train")[before:]
         check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))

@@ -2,7 +2,9 @@
 
 off-the-shelf      the same discussion by the base
 no-feedback        that without scores in the prompts: a base may not know what to make of them
-single-agent       one agent trained alone, by the same scorer on as many generated tokens; alone, and in discussion
+hidden-scores      trained as the team is, by the same scores, which nobody is shown: is reading them what is learned?
+single-agent       one agent trained alone, by the same scorer on as many generated tokens; alone, as many times as a
+                   discussion has answers, and in discussion
 frozen-partners    one agent trained beside untrained ones; beside them again, and in all places
 no-scorer          trained on whether the last answer is right, without a scorer
 sft                finetuned on the best tenth of its own discussions
@@ -23,7 +25,7 @@ from teamtune.curate.discussions import best_discussions
 from teamtune.protocols.discussion import by_policy, opens
 from teamtune.recipes.entrants import Entrant
 from teamtune.recipes.malt import enough
-from teamtune.recipes.maporl_team import Lab, Trained, generated, size, trained
+from teamtune.recipes.maporl_team import Lab, Maporl, Trained, generated, size, trained
 from teamtune.recipes.systems import trained_tokens
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Counted
@@ -35,7 +37,10 @@ from teamtune.types import Row
 
 PAID = "incentive-"
 """how the places of teams that are paid an incentive begin"""
-UNSCORED = {"scorer": "none", "scorer_from": "", "rewards": Rewards(gate=OFF)}
+UNSCORED = {
+    **{"scorer": "none", "scorer_from": "", "rewards": Rewards(gate=OFF), "feedback": True},
+    "scorer_questions": Maporl.__dataclass_fields__["scorer_questions"].default,
+}
 """the options of a discussion that nobody scores"""
 entrant = partial(Entrant, debates=True)
 
@@ -48,6 +53,10 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
     if "no-feedback" in chosen:
         bare = lab.variant("no-feedback", **UNSCORED)
         yield entrant("Off-the-shelf without scores", "no-feedback", bare.team, bare.cfg.talk(cfg.speakers_of(told)))
+    if "hidden-scores" in chosen:
+        bare = lab.variant("hidden-scores", feedback=False)
+        done, protocol = trained(bare), bare.cfg.talk(cfg.speakers_of(told))
+        yield entrant("MAPoRL, scores not shown", "hidden-scores", done.team, protocol, done.tokens)
     if "single-agent" in chosen:
         yield from single_agent(lab, team)
     if "frozen-partners" in chosen:
@@ -70,7 +79,9 @@ def single_agent(lab: Lab, team: Trained) -> Iterator[Entrant]:
     done = trained(alone)
     place = "single-agent"
     at_once, whole = (alone.cfg.talk(by_policy("shared", agents, count)) for count in (1, turns))
+    as_many = alone.cfg.talk(by_policy("shared", agents * turns, 1))
     yield entrant("Single-agent RL, alone", f"{place}-alone", done.team, at_once, done.tokens)
+    yield entrant("Single-agent RL, alone, equal calls", f"{place}-votes", done.team, as_many, done.tokens)
     yield entrant("Single-agent RL, in discussion", place, done.team, whole, done.tokens)
 
 

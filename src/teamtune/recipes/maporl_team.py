@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow.parquet as pq
 import tyro
-from rich.console import Console
 
-from teamtune.calibration import drift
-from teamtune.credit.discussion import Rewards, discussion_rewards, scores_in
+from teamtune.credit.discussion import Rewards
 from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import Early, Share, by_policy, discussion, seats
+from teamtune.recipes.maporl_learn import learn
 from teamtune.recipes.scorer import Scorer, with_scorer
-from teamtune.rollout import Driver, Rollout, run_of
+from teamtune.rollout import Driver, Rollout
 from teamtune.store import Run, Table
-from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in
+from teamtune.tasks import Split, TaskSpec
 from teamtune.track import Track
-from teamtune.train.fit import Fit, Metrics
+from teamtune.train.fit import Fit
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, place_of
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError
 
 Rival = Literal[
     "off-the-shelf",
     "no-feedback",
+    "hidden-scores",
     "single-agent",
     "frozen-partners",
     "no-scorer",
@@ -113,14 +112,38 @@ class Maporl:
             raise TeamtuneError(f"sizes {list(self.sizes)} have other agents than {self.agents}, whose bases differ")
         if self.scorer != "learned" and self.scorer_from:
             raise TeamtuneError(f"scorer is {self.scorer}, so --scorer-from has no use; leave it out")
+        influence = self.rewards.incentives.beta_0 or self.rewards.incentives.beta_1
+        if self.frozen and self.turns == 2 and (influence or "incentives" in self.baselines):
+            raise TeamtuneError(
+                "beta_0 and beta_1 are paid for answers before the last turn, and of two turns the first is frozen, so "
+                "that nobody learns from them; take --first-turn trained, or --turns 3"
+            )
+        self._check_unread()
         if "incentives" in self.baselines and self.rewards.incentives.paid:
             raise TeamtuneError(
                 "the rewards have incentives and the baseline incentives adds each to none; leave them out"
             )
-        if "no-feedback" in self.baselines and (self.scorer != "learned" or not self.feedback):
-            raise TeamtuneError("baseline no-feedback is off-the-shelf itself where no scores are shown; leave it out")
+        hidden = [name for name in ("no-feedback", "hidden-scores") if name in self.baselines]
+        if hidden and (self.scorer != "learned" or not self.feedback):
+            raise TeamtuneError(f"baseline {hidden[0]} has no use where no scores are shown; leave it out")
         if self.rewards.right_by == "scorer" and self.scorer != "learned":
             raise TeamtuneError(f"rewards.right_by is scorer and scorer is {self.scorer}; take a learned one")
+
+    def _check_unread(self) -> None:
+        """Raises TeamtuneError for options that the source of scores leaves without use."""
+        unread: dict[str, str] = {}
+        if self.scorer != "learned":
+            unread |= dict.fromkeys(("scorer_questions", "feedback"), f"scorer {self.scorer}")
+        if self.scorer_from:
+            unread["scorer_questions"] = "scorer_from"
+        for option in fields(self):
+            if option.name in unread and getattr(self, option.name) != option.default:
+                raise TeamtuneError(f"{option.name} has no use with {unread[option.name]}; leave it out")
+        if self.scorer == "none" and self.rewards.rule not in ("last-own", Rewards().rule):
+            raise TeamtuneError(
+                f"rule {self.rewards.rule} of the rewards has no use without a scorer, where the last answer's grade "
+                "is all that an agent earns; leave it out, or take --scorer grader"
+            )
 
     @property
     def frozen(self) -> bool:
@@ -222,66 +245,3 @@ def generated(folder: Path) -> Iterator[Row]:
     for file in sorted((folder / "updates").glob("*.parquet")):
         rows = pq.read_table(file, columns=["agent", "tag", "token_ids"]).to_pylist()
         yield from (row for row in rows if row["agent"] != SCORER)
-
-
-def learn(
-    folder: Path,
-    problems: Sequence[Row],
-    task: TaskSpec,
-    team: Team,
-    policies: Sequence[str],
-    protocol: ProtocolFn,
-    spec: EngineSpec,
-    lora: Lora,
-    rewards: Rewards,
-    ppo: Ppo,
-    how: Rollout,
-) -> Generator[Metrics, None, None]:
-    """Train the policies, and say when their scores rise and their accuracy does not."""
-    from teamtune.train.host import hosted
-    from teamtune.train.ppo import train
-
-    host = hosted(team, policies, lora, ppo, spec, how.seed, run_of(folder))
-    rewarded = partial(rewards_in, problems=problems, task=task, rewards=rewards)
-    history: list[tuple[float, float]] = []
-    warned = ""
-    with closing(host.engine):
-        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, how.seed, how.driver):
-            history = history or before(folder, int(line["step"]))
-            history.append(last_turn(line))
-            found = drift(history) if SCORER in team.names else ""
-            if found and not warned:
-                told = f"warning: update {line['step']}: {found}"
-                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
-            warned = found
-            yield line | {"alarm": float(bool(found))}
-
-
-def rewards_in(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, rewards: Rewards) -> list[Row]:
-    """What every answer of a Turn table earned: by its scores where a scorer took part, else by its grades."""
-    mine = {turn["problem"] for turn in turns}
-    grades = list(grade_turns(turns, [row for row in problems if row["id"] in mine], task, "train").rows)
-    scores = scores_in(turns) or {place_of(row): row["score"] for row in grades}
-    return list(discussion_rewards(turns, grades, scores, rewards).rows)
-
-
-def last_turn(line: Metrics) -> tuple[float, float]:
-    """Mean score and accuracy of the last turn's answers, in an update's metrics."""
-    named = [key for key in line if re.fullmatch(r"agent-\d+-turn-\d+/score", key)]
-    last = max(int(key.rpartition("-")[2].partition("/")[0]) for key in named)
-    own = [key.removesuffix("/score") for key in named if key.endswith(f"-turn-{last}/score")]
-    mean = lambda what: sum(float(line[f"{name}/{what}"]) for name in own) / len(own)  # noqa: E731
-    return mean("score"), mean("accuracy")
-
-
-def before(folder: Path, step: int) -> list[tuple[float, float]]:
-    """The same of the updates before a resumed one, from what they left behind."""
-    found = []
-    for number in range(step):
-        file = folder / "updates" / f"{number:06d}.parquet"
-        rows = pq.read_table(file, columns=["tag", "score", "graded"]).to_pylist()
-        answers = [row for row in rows if row["score"] is not None]
-        last = max(answers, key=lambda row: int(row["tag"].rpartition("-")[2]))["tag"]
-        own = [row for row in answers if row["tag"] == last]
-        found.append((sum(row["score"] for row in own) / len(own), sum(row["graded"] for row in own) / len(own)))
-    return found

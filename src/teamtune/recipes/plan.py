@@ -131,7 +131,8 @@ def maporl_generations(cfg: Maporl) -> tuple[int, int, int]:
     calls = {
         "off-the-shelf": (0, whole, whole),
         "no-feedback": (0, whole, whole),
-        "single-agent": (each, agents + whole, agents + whole),
+        "hidden-scores": (each, whole, whole),
+        "single-agent": (each, agents + 2 * whole, agents + 2 * whole),
         "frozen-partners": (each, 2 * whole, 0),
         "no-scorer": (each, whole, whole),
         "sft": (cfg.task.train * cfg.agents * cfg.turns, whole, whole),

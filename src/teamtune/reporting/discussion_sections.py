@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from teamtune.evaluate import Estimate
 from teamtune.reporting import svg
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
-from teamtune.transitions import CELLS, KINDS, MOVES
+from teamtune.transitions import CELLS, KINDS, MAJORITY, MOVES
 from teamtune.types import Row
 
 
@@ -63,11 +63,23 @@ def moves(rows: Sequence[Row]) -> Row:
             cells,
         ),
     ]
+    whole = [
+        [row["system"], str(row["turn"]), *(_percent(row[kind]) for kind in MAJORITY), _gained(row)]
+        for row in later
+        if row.get(MAJORITY[0]) is not None
+    ]
+    columns = ["System", "Turn", *MOVES, "Since turn 1, points"]
+    tables[:0] = [make_table("The majority since the turn before, % of problems", columns, whole)] if whole else []
     text = (
         "Cells: of a revision, the agent's own answer before and after, and the majority of the others before; of an "
         "influence, the others' majority before and after, and the agent's own answer before. R right, W wrong."
     )
     return make_section("moves", "How answers moved", [text], tables)
+
+
+def _gained(row: Row) -> str:
+    """The majority's accuracy less that after the first turn, with its interval."""
+    return f"{points(row['gain'])} [{points(row['gain_low'])}, {points(row['gain_high'])}]"
 
 
 def shifted(rows: Sequence[Row]) -> Row:
@@ -135,7 +147,7 @@ def _went(lines: Sequence[Row], key: str) -> str:
 
 
 def pictures(rows: Sequence[Row], metrics: Sequence[Row]) -> dict[str, list[tuple[str, str]]]:
-    """{section: [(title, picture)]}: accuracy over turns, and accuracy of each turn over updates."""
+    """{section: [(title, picture)]}: accuracy over turns, how the majority moved, and accuracy over updates."""
     made: dict[str, list[tuple[str, str]]] = {}
     names = list(dict.fromkeys(row["system"] for row in rows))
     lines = [
@@ -145,6 +157,11 @@ def pictures(rows: Sequence[Row], metrics: Sequence[Row]) -> dict[str, list[tupl
     if lines:
         title = "Accuracy of the majority after every turn, %"
         made["turns"] = [(title, svg.lines_over(lines, names, title, "turn"))]
+    later = [row for row in rows if row["turn"] > 1 and row.get(MAJORITY[0]) is not None]
+    if later:
+        title = "How the majority moved since the turn before, % of problems"
+        bars = [(f"{row['system']}, turn {row['turn']}", [row[kind] for kind in MAJORITY]) for row in later]
+        made["moves"] = [(title, svg.stacked(bars, MOVES, title))]
     for stage in stages(metrics):
         own = [line for line in metrics if line["stage"] == stage]
         found = over_updates(own, "accuracy")

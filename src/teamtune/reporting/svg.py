@@ -111,17 +111,44 @@ def lines_over(
     return "".join(parts) + "</svg>"
 
 
+def stacked(bars: Sequence[tuple[str, Sequence[float]]], parts: Sequence[str], title: str) -> str:
+    """A bar of shares in [0, 1] for each name, in the order of `parts`; each share of 6 % or more is told inside."""
+    left, wide, top = 190, 320, 30
+    found = [_open(left + wide + 12, top + ROW * len(bars) + 4, title)]
+    for number, part in enumerate(parts):
+        at = left + number * wide / len(parts)
+        found.append(f'<g class="part-{number}"><rect x="{at:.1f}" y="6" width="11" height="11"/></g>')
+        found.append(f'<text class="tick" x="{at + 15:.1f}" y="16">{escape(part)}</text>')
+    for row, (name, shares) in enumerate(bars):
+        y, x = top + ROW * row, float(left)
+        label = f"<title>{escape(name)}</title>{escape(_short(name))}"
+        found.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{label}</text>')
+        for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
+            told = f"{escape(name)}, {escape(part)}: {100 * share:.1f} %"
+            bar = f'<rect x="{x:.1f}" y="{y}" width="{wide * share:.1f}" height="{ROW - 5}"/>'
+            found.append(f'<g class="part-{number}"><title>{told}</title>{bar}')
+            middle = f'x="{x + wide * share / 2:.1f}" y="{y + 14}"'
+            inside = f'<text class="inside" {middle} text-anchor="middle">{100 * share:.0f}</text>'
+            found.append(f"{inside if share >= 0.06 else ''}</g>")
+            x += wide * share
+    return "".join(found) + "</svg>"
+
+
 COLOURS = ("#1f5fbf", "#b3541e", "#2f7d4f", "#8a3fa0", "#5b6b7a", "#a8324a")
+PARTS = ("#2f7d4f", "#1f5fbf", "#b3541e", "#5b6b7a")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
 
 
 def standalone(picture: str) -> str:
-    """A picture of lines as a file of its own, which takes no colours from a page."""
+    """A picture of lines or bars as a file of its own, which takes no colours from a page."""
     style = "text{font:13px sans-serif;fill:#222}.tick{fill:#666;font-size:11.5px}.grid{stroke:#ddd}"
     style += ".line path{fill:none;stroke-width:2}"
     for number, (colour, dash) in enumerate(zip(COLOURS, DASHES, strict=True)):
         style += f".line-{number} path{{stroke:{colour};stroke-dasharray:{dash or 'none'}}}"
         style += f".line-{number} circle,.line-{number} text{{fill:{colour}}}"
+    for number, colour in enumerate(PARTS):
+        style += f".part-{number} rect{{fill:{colour}}}"
+    style += ".inside{fill:#fff;font-size:11.5px}"
     head, rest = picture.split(">", 1)
     ground = '<rect width="100%" height="100%" fill="#fff"/>'
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{ground}{rest}'

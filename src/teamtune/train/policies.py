@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
 
 import torch
+import tyro
 
 from teamtune.train.fit import Fit, Metrics, adamw
 from teamtune.train.objective import Policy, Values
@@ -16,12 +17,16 @@ from teamtune.train.samples import Estimate, Estimator, value_of
 from teamtune.train.team import TeamModel
 from teamtune.types import TeamtuneError
 
+OF_VALUES = ("values", "value_rate", "value_input", "discount", "trace", "whiten", "whiten_rewards")
+OF_GROUPS = ("group",)
+"""options that only objectives with values, or with groups, read"""
+
 
 @dataclass(frozen=True, slots=True)
 class Ppo:
     """How policies are trained on the rewards of their answers."""
 
-    objective: Estimator = "ppo"
+    objective: Annotated[Estimator, tyro.conf.arg(aliases=["--objective"])] = "ppo"
     """ppo: values of every policy, generalised advantages a token; group: rewards less their group's mean, over its
     spread; rloo: rewards less the mean of the others of the group"""
     updates: int = 50
@@ -64,8 +69,14 @@ class Ppo:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 0 or above")
         if self.kl_target and not self.kl:
             raise TeamtuneError("kl_target of ppo has no use with kl 0, whose multiples are 0; give kl a start")
-        if self.whiten_rewards and self.objective != "ppo":
-            raise TeamtuneError(f"whiten_rewards has no use with objective {self.objective}; leave it out")
+        unread = OF_GROUPS if self.objective == "ppo" else OF_VALUES
+        for option in fields(self):
+            if option.name in unread and getattr(self, option.name) != option.default:
+                raise TeamtuneError(f"{option.name} of ppo has no use with objective {self.objective}; leave it out")
+        if self.fit.save_every != Fit.__dataclass_fields__["save_every"].default:
+            raise TeamtuneError("save_every of ppo.fit has no use; ppo.save_every is the updates between two states")
+        if self.policy.kl:
+            raise TeamtuneError("kl of ppo.policy has no use; ppo.kl is its weight, in rewards or in the loss")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must lie in [0, 1]")

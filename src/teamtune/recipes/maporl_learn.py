@@ -1,0 +1,86 @@
+"""The training of a team of MAPoRL as a stage: discussions, their rewards, PPO, and a warning if scores rise alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from teamtune.calibration import drift
+from teamtune.credit.discussion import Rewards, discussion_rewards, scores_in
+from teamtune.engines import EngineSpec
+from teamtune.play import ProtocolFn
+from teamtune.rollout import Rollout, run_of
+from teamtune.tasks import TaskSpec, grade_turns, problems_in
+from teamtune.train.fit import Metrics
+from teamtune.train.policies import Ppo
+from teamtune.train.team import Lora
+from teamtune.types import SCORER, Row, Team, place_of
+
+
+def learn(
+    folder: Path,
+    problems: Sequence[Row],
+    task: TaskSpec,
+    team: Team,
+    policies: Sequence[str],
+    protocol: ProtocolFn,
+    spec: EngineSpec,
+    lora: Lora,
+    rewards: Rewards,
+    ppo: Ppo,
+    how: Rollout,
+) -> Generator[Metrics, None, None]:
+    """Train the policies, and say when their scores rise and their accuracy does not."""
+    from teamtune.train.host import hosted
+    from teamtune.train.ppo import train
+
+    host = hosted(team, policies, lora, ppo, spec, how.seed, run_of(folder))
+    rewarded = partial(rewards_in, problems=problems, task=task, rewards=rewards)
+    history: list[tuple[float, float]] = []
+    warned = ""
+    with closing(host.engine):
+        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, how.seed, how.driver):
+            history = history or before(folder, int(line["step"]))
+            history.append(last_turn(line))
+            found = drift(history) if SCORER in team.names else ""
+            if found and not warned:
+                told = f"warning: update {line['step']}: {found}"
+                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+            warned = found
+            yield line | {"alarm": float(bool(found))}
+
+
+def rewards_in(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, rewards: Rewards) -> list[Row]:
+    """What every answer of a Turn table earned: by its scores where a scorer took part, else by its grades."""
+    mine = {turn["problem"] for turn in turns}
+    grades = list(grade_turns(turns, [row for row in problems if row["id"] in mine], task, "train").rows)
+    scores = scores_in(turns) or {place_of(row): row["score"] for row in grades}
+    return list(discussion_rewards(turns, grades, scores, rewards).rows)
+
+
+def last_turn(line: Metrics) -> tuple[float, float]:
+    """Mean score and accuracy of the last turn's answers, in an update's metrics."""
+    named = [key for key in line if re.fullmatch(r"agent-\d+-turn-\d+/score", key)]
+    last = max(int(key.rpartition("-")[2].partition("/")[0]) for key in named)
+    own = [key.removesuffix("/score") for key in named if key.endswith(f"-turn-{last}/score")]
+    mean = lambda what: sum(float(line[f"{name}/{what}"]) for name in own) / len(own)  # noqa: E731
+    return mean("score"), mean("accuracy")
+
+
+def before(folder: Path, step: int) -> list[tuple[float, float]]:
+    """The same of the updates before a resumed one, from what they left behind."""
+    found = []
+    for number in range(step):
+        file = folder / "updates" / f"{number:06d}.parquet"
+        rows = pq.read_table(file, columns=["tag", "score", "graded"]).to_pylist()
+        answers = [row for row in rows if row["score"] is not None]
+        last = max(answers, key=lambda row: int(row["tag"].rpartition("-")[2]))["tag"]
+        own = [row for row in answers if row["tag"] == last]
+        found.append((sum(row["score"] for row in own) / len(own), sum(row["graded"] for row in own) / len(own)))
+    return found
