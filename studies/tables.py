@@ -4,7 +4,9 @@ A study outlives its run folders in records, a file for each finished run that h
 
     {"run": "maft-stories-0-table", "commits": ["0b071a1"], "tables": {"comparison": [{"system": "Base", ...}], ...},
      "costs": [{"system": "Base", "test_seconds": 31.2, ...}], "labels": [{"iteration": "iteration-1", ...}],
-     "warnings": [], "measures": {"Debate": {"vote": {"mean": 0.85, "se": 0.02, "n": 340}, ...}, ...}}
+     "warnings": [], "measures": {"Debate": {"vote": {"mean": 0.85, "se": 0.02, "n": 340}, ...}, ...},
+     "rounds": {"Debate": [{"round": 1, "values": {...}, "flips": None}, ...], ...},
+     "counts": {"iteration-1/sft-rows": {"critic-1: corrected": 62, ...}, ...}}
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ def write_record(file: Path, folder: Path, more: Row | None = None) -> None:
         "labels": team["labels"],
         "warnings": team["warnings"],
         "measures": {one["name"]: one["values"] for one in team["systems"]},
+        "rounds": {one["name"]: one["rounds"] for one in team["systems"]},
+        "counts": {row["name"]: row["counts"] for row in stages if row["state"] == "sealed" and row["counts"]},
         **(more or {}),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +78,9 @@ def over_runs(tables: list[list[Row]]) -> list[Row]:
     Seeds have problems of their own, so variances add up; so do those of the intervals of the differences.
     """
     rows = []
-    for same in zip(*tables, strict=True):
+    by_name = [{aligned(row["system"]): row for row in one} for one in tables]
+    for name in dict.fromkeys(name for one in by_name for name in one):
+        same = [one[name] for one in by_name if name in one]
         count = len(same)
         mean = lambda key, same=same, count=count: sum(row[key] for row in same) / count  # noqa: E731
         accuracies = [row["accuracy"] for row in same]
@@ -99,6 +105,11 @@ def named(names: Iterable[str]) -> str:
     """One name for a line; where a number in it depends on the seed, n stands for it."""
     different = set(names)
     return different.pop() if len(different) == 1 else re.sub(r"\d+", "n", different.pop())
+
+
+def aligned(name: str) -> str:
+    """A name without the number of answers that depends on the seed, those of equal calls or tokens."""
+    return re.sub(r"\d+ \(equal", "n (equal", name)
 
 
 def percent(value: float | None, form: str = ".1f") -> str:
@@ -128,7 +139,7 @@ def commits(folders: Iterable[Path]) -> str:
 
 
 def named_commits(found: Iterable[str]) -> str:
-    return f"commit {', '.join(sorted(set(map(str, found))))}"
+    return f"commit {', '.join(sorted({str(one)[:7] for one in found}))}"
 
 
 def write_page(file: Path, title: str, settings: Path, lines: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import replace
@@ -106,14 +107,22 @@ def test_the_study_of_debates_runs_resumes_and_writes_what_its_runs_say(
     for name, row in found.items():
         assert f"| {name} | {100 * row['accuracy']:.1f} |" in text
     assert "MAFT, cooperative" in found and "Majority FT" in found
-    assert f"### Trained on {task}, tested on {task}-poisoned" in text
+    assert f"### Trained on {task}, tested on {task}:poisoned" in text
     five = read_table(out / f"maft-{task}-0-five" / "comparison").rows()[-1]
     assert five["system"] == "MAFT, iteration 2" and f"| {five['system']} | {100 * five['accuracy']:.1f} |" in text
     assert (tmp_path / f"page-{task}-vote.svg").read_text().startswith("<svg ")
-    for title in ("Baselines", "Ablations", "Costs", "How the agents differ", "Five iterations", "Five agents"):
+    titles = ("Baselines and ablations", "Round by round", "Costs", "How the agents differ", "Five iterations")
+    for title in (*titles, "Five agents", "Pseudo-labels"):
         assert f"### {title}" in text
-    assert "| Majority FT |" in text.split("### Five agents")[1]
-    sys.modules.pop("maft")
+    for agents in (3, 5):
+        assert f"| Majority FT, {agents} agents |" in text.split("### Five agents")[1]
+    record = json.loads(told)
+    assert record["rounds"]["Debate"][1]["flips"] and record["counts"]["iteration-1/sft-rows"]
+    (tmp_path / "records" / f"{task}-0-table.json").write_text("{}")
+    study.main(replace(asked, again=True, write=None))
+    assert (tmp_path / "records" / f"{task}-0-table.json").read_text() == told
+    for module in ("maft", "maft_page"):
+        sys.modules.pop(module)
 
 
 MAPORL = """
@@ -157,10 +166,13 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     last = {row["system"]: row for row in read_table(out / f"maporl-{task}-0-table" / "by-turn").rows()}
     for name, row in last.items():  # the last row of a system is that of its last turn
         assert re.search(rf"^\| {re.escape(name)} \| 6 \|.*{100 * row['accuracy']:.1f} ± ", text, flags=re.MULTILINE)
+    assert "MAPoRL, scores not shown" in last and "| 2x2 |" not in text
+    assert (tmp_path / f"page-{task}-moves.svg").read_text().startswith("<svg ")
     assert "Off-the-shelf without scores" in last and "SFT on the best discussions" in last
     for title in (
         "Accuracy by turn",
         "Cost",
+        "How the majority moved, %",
         "How answers moved, %",
         "Scorer",
         "Incentives, two agents over two turns",

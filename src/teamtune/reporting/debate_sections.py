@@ -23,6 +23,8 @@ NAMED = {
     "k1": "k1",
     "k3": "k3",
     "base_kl": "KL to the base",
+    "base_k1": "k1 to the base",
+    "base_k3": "k3 to the base",
     "first_kl": "KL between generators",
     "first_base_kl": "KL of generators to the base",
     "dissimilarity": "Embedding dissimilarity",

@@ -20,7 +20,7 @@ from teamtune.evaluate import Estimate, estimate
 from teamtune.types import Row, place_of
 
 BY_ROUND = ("consensus", "entropy", "disagreement", "copied", "tokens")
-BY_LIKELIHOOD = ("nll", "nll_answer", "kl", "k1", "k3", "base_kl", "first_kl", "first_base_kl")
+BY_LIKELIHOOD = ("nll", "nll_answer", "kl", "k1", "k3", "base_kl", "base_k1", "base_k3", "first_kl", "first_base_kl")
 BY_EMBEDDING = ("dissimilarity", "dissimilarity_agreeing")
 
 
