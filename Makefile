@@ -9,7 +9,7 @@ OUT ?= runs/demo
 JOBS ?= auto
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-vllm lint types bench docs clean
+.PHONY: demo test test-vllm lint types bench bench-vllm docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/teamtune malt --config examples/demo.yaml --out $(OUT)
@@ -36,6 +36,9 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/python bench/fit.py
 	$(BIN)/python bench/siblings.py
 	$(BIN)/python bench/ppo.py
+
+bench-vllm: $(VLLM_VENV)/.ready
+	$(VLLM_VENV)/bin/python bench/vllm.py
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

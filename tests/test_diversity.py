@@ -63,6 +63,84 @@ def test_answers_against_a_slow_loop_and_in_any_order(answers: list[str | None],
     assert 0 <= diversity.entropy(answers) <= math.log(len(answers)) + 1e-9
 
 
+def slow_consensus(answers: list[str | None]) -> float:
+    most = 0
+    for answer in answers:
+        if answer is not None:
+            most = max(most, sum(other == answer for other in answers))
+    return most / len(answers)
+
+
+def slow_entropy(answers: list[str | None]) -> float:
+    total = 0.0
+    for answer in answers:  # of -log of the share that its own answer has; an unreadable one is alone
+        same = 1 if answer is None else sum(other == answer for other in answers)
+        total -= math.log(same / len(answers)) / len(answers)
+    return total
+
+
+@given(answers=ANSWERS)
+def test_agreement_against_slow_loops(answers: list[str | None]) -> None:
+    assert diversity.consensus(answers) == pytest.approx(slow_consensus(answers))
+    assert diversity.entropy(answers) == pytest.approx(slow_entropy(answers), abs=1e-12)
+
+
+PAIRS = st.lists(st.tuples(st.floats(-9, 0), st.floats(-9, 0)), min_size=1, max_size=9)
+
+
+@given(pairs=PAIRS, seed=st.integers(0, 99))
+def test_sampled_kl_against_a_slow_loop_and_in_any_order(pairs: list[tuple[float, float]], seed: int) -> None:
+    other = random.Random(seed).sample(pairs, len(pairs))
+    k1 = k3 = 0.0
+    for p, q in pairs:
+        k1 += (p - q) / len(pairs)
+        k3 += (math.exp(q) / math.exp(p) - 1 - (q - p)) / len(pairs)
+    for kind, slow in (("k1", k1), ("k3", k3)):
+        for some in (pairs, other):
+            found = diversity.kl_sampled([p for p, _ in some], [q for _, q in some], kind)  # type: ignore[arg-type]
+            assert found == pytest.approx(slow, rel=1e-6, abs=1e-9)
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 999))
+def test_full_kl_against_a_slow_loop(positions: int, size: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p, q = (rng.dirichlet(np.ones(size), positions) for _ in range(2))
+    total = 0.0
+    for at in range(positions):
+        for token in range(size):
+            total += p[at, token] * (math.log(p[at, token]) - math.log(q[at, token]))
+    assert diversity.kl_full(np.log(p), np.log(q)) == pytest.approx(total / positions, abs=1e-9)
+
+
+@given(st.integers(2, 5), st.integers(0, 999))
+def test_held_out_likelihood_against_a_slow_loop_and_in_any_order(number: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    square = rng.exponential(size=(number, number))
+    slow = sum(sum(square[k, n] for n in range(number) if n != k) / (number - 1) for k in range(number)) / number
+    order = rng.permutation(number)
+    for some in (square, square[np.ix_(order, order)]):
+        assert diversity.held_out(some.tolist()) == pytest.approx(slow)
+
+
+ROUNDS = st.lists(st.tuples(*[st.one_of(st.none(), st.sampled_from("abc"))] * 2), min_size=1, max_size=6)
+
+
+@given(rounds=ROUNDS, seed=st.integers(0, 99))
+def test_moves_and_copies_are_those_of_agents_in_any_order(
+    rounds: list[tuple[str | None, str | None]], seed: int
+) -> None:
+    order = random.Random(seed).sample(range(len(rounds)), len(rounds))
+    before, after = [was for was, _ in rounds], [now for _, now in rounds]
+    old, new = [before[i] for i in order], [after[i] for i in order]
+    assert diversity.flips(old, new, "a") == diversity.flips(before, after, "a")
+    assert {(order[a], order[s]) for a, s in diversity.adopted(old, new)} == set(diversity.adopted(before, after))
+    copied = 0
+    for agent, (was, now) in enumerate(rounds):
+        others = [before[i] for i in range(len(rounds)) if i != agent]
+        copied += now is not None and now != was and now in others
+    assert diversity.copy_rate(before, after) == diversity.copy_rate(old, new) == copied / len(rounds)
+
+
 @given(vectors=VECTORS, seed=st.integers(0, 99))
 def test_embeddings_against_a_slow_loop_and_in_any_order(vectors: list[list[float]], seed: int) -> None:
     found = diversity.dissimilarity(vectors)

@@ -144,6 +144,7 @@ def test_hours_are_those_of_what_fits() -> None:
         (["nothing"], "takes malt, maft, maporl or a run folder, not nothing"),
         (["malt", "--lengths.question", "0"], "a question has 1 id or more"),
         (["malt", "--model", "some/model"], "no shape of 'some/model'"),
+        (["malt", "--dry-run"], "--dry-run has no use"),
     ],
 )
 def test_mistakes_are_told(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,4 +86,6 @@ def test_divergence_over_the_vocabulary_against_a_loop(talked: tuple[list[Row], 
             for t in range(len(turn["prompt_ids"]) - 1, ids.shape[1] - 1)
         ]
         assert row["kl"] == pytest.approx(sum(slow) / len(slow), abs=1e-4)
+        at = slice(len(turn["prompt_ids"]) - 1, ids.shape[1] - 1)
+        assert row["kl"] == pytest.approx(diversity.kl_full(own[at].numpy(), other[at].numpy()), abs=1e-4)
         assert row["own"] == pytest.approx(turn["logprobs"], abs=1e-4)

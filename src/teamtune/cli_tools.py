@@ -41,6 +41,8 @@ def plan(args: list[str]) -> None:
     if not args or (args[0] not in recipes and not (Path(args[0]) / "config.json").exists()):
         told = args[0] if args else "nothing"
         raise TeamtuneError(f"teamtune plan takes malt, maft, maporl or a run folder, not {told}")
+    if "--dry-run" in args:
+        raise TeamtuneError("teamtune plan begins nothing by itself, so --dry-run has no use; leave it out")
     flags = ("--lengths.question", "--lengths.answer")
     rest, own = with_preset(args[0], args[1:]) if args[0] in recipes else args[1:], []
     for flag in flags:

@@ -30,6 +30,7 @@ from teamtune.protocols import debate
 from teamtune.protocols.pipeline import pipeline, seats
 from teamtune.tasks import find
 from teamtune.types import Agent, Episode, Problem, Row, Sampling, Team
+from teamtune.vote import vote_score
 
 SEED = 77_000_000  # of problems and sampling
 VERDICT = re.compile(r"verdict:\s*(right|wrong)", re.IGNORECASE)
@@ -118,9 +119,12 @@ def debate_scores(model: str, task: str, problems: Sequence[Problem], sampling: 
         problems, played(model, team, problems, partial(debate.debate, agents=3, rounds=2)), strict=True
     ):
         for tag in ("round-1", "round-2"):
-            said = [grade(problem, turn.text).score for turn in episode.turns if turn.ask.tag == tag]
-            rounds.setdefault(tag, []).append(sum(said) / len(said))
-    return [("debater", f"right in {tag}", scores) for tag, scores in rounds.items()]
+            said = [grade(problem, turn.text) for turn in episode.turns if turn.ask.tag == tag]
+            scores = [one.score for one in said]
+            rounds.setdefault(f"right in {tag}", []).append(sum(scores) / len(scores))
+            vote = vote_score([one.parsed for one in said], scores)
+            rounds.setdefault(f"vote of {tag} right", []).append(vote)
+    return [("debater", name, scores) for name, scores in rounds.items()]
 
 
 def summary_scores(model: str, problems: Sequence[Problem], sampling: Sampling) -> Scores:

@@ -1,0 +1,88 @@
+"""Does an engine sample what the model says? Over sampled tokens, the log-probability plus the entropy of the model's
+own distribution is 0 in the mean; how many of its errors is it away?
+
+    python bench/sampled.py --kind transformers            # house model, 1,000 dev problems, 5 answers to each
+    python bench/sampled.py --kind vllm                     # in the environment of vLLM
+
+The model's distribution is that of training (float32, temperature 1, no cache), at every place of every answer; by the
+central limit theorem the sum over so many tokens is normal, with the variance that the distributions have. Beyond three
+errors something is wrong: a sampler that cuts tails, other weights, seeds that repeat. `gap`: the mean distance of the
+engine's own log-probabilities from the model's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import tyro
+
+from teamtune.engines import EngineSpec, open_engine
+from teamtune.engines.spec import Vllm
+from teamtune.play import seed_of
+from teamtune.protocols.pipeline import GENERATOR, generate
+from teamtune.tasks import find
+from teamtune.train.examples import Example
+from teamtune.train.forward import batch_of
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team
+
+SEED = 88_000_000
+"""of problems and answers"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    kind: Literal["transformers", "vllm"] = "transformers"
+    model: str = "house"
+    task: str = "arithmetic"
+    problems: int = 1000
+    answers: int = 5
+    max_tokens: int = 256
+    at_once: int = 64
+    """answers that the model looks at in one pass"""
+
+
+def answered(cfg: Bench, team: Team) -> list[Completion]:
+    """The engine's answers, each with a seed of its own."""
+    spec = EngineSpec(cfg.kind, vllm=Vllm(cache_gb=1.0) if cfg.kind == "vllm" else Vllm())
+    problems = find(cfg.task).load("dev", cfg.problems, SEED)
+    places = [(problem, take) for problem in problems for take in range(cfg.answers)]
+    asks = [Ask("generator", (Message("system", GENERATOR), *generate(problem)), "generate") for problem, _ in places]
+    with closing(open_engine(spec, team)) as engine:
+        engine.adopt(team)
+        return engine.generate(asks, [seed_of(SEED, problem.id, take, 0) for problem, take in places])
+
+
+@torch.no_grad()
+def looked(model: TeamModel, some: Sequence[Completion]) -> tuple[float, float, float, int]:
+    """Of some answers' tokens: the sum of log-probability plus entropy, its variance, the sum of distances of the
+    engine's log-probabilities, and their number."""
+    ids, mask = batch_of(model, [Example(list(one.prompt_ids or ()), list(one.token_ids or ())) for one in some])
+    mask = mask[:, 1:]  # what a place says of the next token
+    states = model.states(ids, ["generator"] * len(some))[:, :-1][mask]
+    likely = model.logits(states).double().log_softmax(-1)
+    own = likely.gather(-1, ids[:, 1:][mask][:, None])[:, 0]
+    weights = likely.exp()
+    entropy = -(weights * likely).sum(-1)
+    variance = (weights * likely.square()).sum(-1) - entropy.square()
+    told = torch.tensor([one for done in some for one in done.logprobs or ()], dtype=torch.float64)
+    return float((own + entropy).sum()), float(variance.sum()), float((own - told).abs().sum()), len(own)
+
+
+def main(cfg: Bench) -> None:
+    team = Team(cfg.model, (Agent("generator", "", Sampling(1.0, max_tokens=cfg.max_tokens)),))
+    done = sorted((one for one in answered(cfg, team) if one.token_ids), key=lambda one: len(one.token_ids or ()))
+    model = TeamModel.open(team, ["generator"], Lora(rank=1, alpha=1), dtype="float32")
+    parts = [looked(model, done[start : start + cfg.at_once]) for start in range(0, len(done), cfg.at_once)]
+    total, variance, gap, tokens = (sum(column) for column in zip(*parts, strict=True))
+    found = {"errors away": round(total / variance**0.5, 2), "gap": round(gap / tokens, 7)}
+    print(json.dumps({"engine": cfg.kind, "answers": len(done), "tokens": tokens, **found}))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Bench))
