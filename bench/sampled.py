@@ -13,23 +13,28 @@ engine's own log-probabilities from the model's.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
 
-from teamtune.engines import EngineSpec, open_engine
-from teamtune.engines.spec import Vllm
-from teamtune.play import seed_of
-from teamtune.protocols.pipeline import GENERATOR, generate
-from teamtune.tasks import find
-from teamtune.train.examples import Example
-from teamtune.train.forward import batch_of
-from teamtune.train.team import Lora, TeamModel
-from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team
+# A file beside this one has vLLM's name, and must not be found in its place.
+sys.path = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
+
+from teamtune.engines import EngineSpec, open_engine  # noqa: E402
+from teamtune.engines.spec import Vllm  # noqa: E402
+from teamtune.play import seed_of  # noqa: E402
+from teamtune.protocols.pipeline import GENERATOR, generate  # noqa: E402
+from teamtune.tasks import find  # noqa: E402
+from teamtune.train.examples import Example  # noqa: E402
+from teamtune.train.forward import batch_of  # noqa: E402
+from teamtune.train.team import Lora, TeamModel  # noqa: E402
+from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team  # noqa: E402
 
 SEED = 88_000_000
 """of problems and answers"""
