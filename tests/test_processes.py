@@ -83,7 +83,9 @@ def test_a_base_that_is_spread_over_two_trains_the_same_adapters(
 
 
 HELD = """
+import os
 import sys
+from pathlib import Path
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Team
 
@@ -93,16 +95,17 @@ held = {True: 0, False: 0}
 for name, p in model.named_parameters():
     if ".layers." in name:
         held["lora_" in name] += (p.to_local() if hasattr(p, "to_local") else p).numel()
-print("held", held[False], held[True], flush=True)
+Path(sys.argv[2], f"held-{os.environ['RANK']}").write_text(f"{held[False]} {held[True]}")
 """
 
 
 def test_each_process_holds_its_part_of_the_layers_and_all_adapters(brief: str, tmp_path: Path) -> None:
     (tmp_path / "held.py").write_text(HELD)
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*line, str(tmp_path / "held.py"), brief], env=surroundings(), capture_output=True, text=True)
+    line += [str(tmp_path / "held.py"), brief, str(tmp_path)]
+    done = subprocess.run(line, env=surroundings(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("held")]
+    told = [file.read_text().split() for file in tmp_path.glob("held-*")]
     model = TeamModel.open(
         Team(brief, (Agent("one"), Agent("two"))), ["one", "two"], Lora(rank=4), dtype="float32"
     ).model
