@@ -31,6 +31,8 @@ from teamtune.resources import (
 )
 from teamtune.types import answering, tokens_of
 
+LOCAL = ("transformers", "vllm")
+"""engines that need memory and time where the recipe runs"""
 PARTS = ("reading", "writing", "training")
 """of the work, as hours are told"""
 
@@ -67,7 +69,7 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need
         ways[f"or lora.shard {SPREAD}"] = (replace(load.fit, checkpoint=True), whole)
     others = [way for n, way in enumerate(ways) if ways[way] not in list(ways.values())[:n]]
     found = [Need(way, training_memory(shape, load.adapters, *ways[way], on_cpu)) for way in others]
-    if cfg.engine.kind not in ("transformers", "vllm"):
+    if cfg.engine.kind not in LOCAL:
         return found
     engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu)
     found.append(Need("generating", engine, cfg.engine.vllm.memory if cfg.engine.kind == "vllm" else 1.0))
@@ -108,11 +110,11 @@ def show_plan(cfg: Any, lengths: Lengths) -> None:
         table.add_row(need.way, *cells, f"{need.total:.1f}", need.fits)
     console.print(table)
     table = Table("Hours", *PARTS, "all", padding=(0, 1, 0, 0))
+    own = {*PARTS} if cfg.engine.kind in LOCAL else {"training"}
     for device in DEVICES:
         found = hours(cfg, load, shape, device)
         cells = [f"{found[part]:.2f}" if part in found else "" for part in PARTS]
-        own = [part for part in PARTS if part == "training" or cfg.engine.kind in ("transformers", "vllm")]
-        table.add_row(device[0], *cells, f"{sum(found.values()):.2f}" if found.keys() >= {*own} else "does not fit")
+        table.add_row(device[0], *cells, f"{sum(found.values()):.2f}" if found.keys() >= own else "does not fit")
     console.print(table)
     console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
     if cfg.engine.kind == "openai":

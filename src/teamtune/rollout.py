@@ -48,6 +48,7 @@ from teamtune.types import (
     turn_of,
     turn_row,
 )
+from teamtune.warn import warn
 
 Driver = Literal["auto", "waves", "rolling"]
 """waves: one batch of all asks that are owed; rolling: an ask goes out once what it waits for is there. auto: rolling
@@ -100,9 +101,9 @@ def watched(stream: Iterator[list[Answered]]) -> Iterator[list[Answered]]:
         answers.update(new.turn.ask.agent for new in answered)
         for agent, count in answers.items():
             if before.get(agent, 0) < ENOUGH_TO_TELL <= count and agent not in ending:
-                told = f"warning: none of the first {count} answers of {agent} ended by itself; raise "
+                told = f"none of the first {count} answers of {agent} ended by itself; raise "
                 told += "sampling.max_tokens, or see with teamtune doctor whether the model's stop token is produced"
-                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+                warn(told)
 
 
 def run_of(folder: Path) -> Path:

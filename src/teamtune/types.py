@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -27,6 +27,11 @@ UNFIT: Mapping[Finish, str] = {
     "withheld": "withheld by the server's filter",
 }
 """How the turns that did not end by themselves are counted."""
+
+
+def given(options: Any) -> list[str]:
+    """Names of the options of a dataclass that are not at their default."""
+    return [one.name for one in fields(options) if getattr(options, one.name) != one.default]
 
 
 class TeamtuneError(ValueError):

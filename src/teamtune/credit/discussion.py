@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float
 from teamtune.credit.consensus import in_rounds
 from teamtune.credit.penalty import Gate, fault
 from teamtune.store import Counted
-from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, place_of
+from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, given, place_of
 
 Rule = Literal["influence", "immediate", "cumulative", "last-own", "last-shared", "current-shared"]
 DISCOUNTED: tuple[Rule, ...] = ("influence", "cumulative")
@@ -124,7 +124,7 @@ class Rewards:
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
             raise TeamtuneError(f"gamma of the rewards is {self.gamma}; it must lie in [0, 1]")
-        if self.rule not in DISCOUNTED and self.gamma != Rewards.__dataclass_fields__["gamma"].default:
+        if self.rule not in DISCOUNTED and "gamma" in given(self):
             raise TeamtuneError(f"gamma of the rewards has no use with rule {self.rule}; leave it out")
         if not math.isfinite(self.penalty):
             raise TeamtuneError(f"penalty is {self.penalty}; it must be finite")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from teamtune.types import BESIDE, TeamtuneError
+from teamtune.types import BESIDE, TeamtuneError, given
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Vllm:
             raise TeamtuneError(f"engine.vllm.tensor_parallel is {self.tensor_parallel}; it must be 1 or above")
         if not 0 < self.memory <= 1:
             raise TeamtuneError(f"engine.vllm.memory is {self.memory}; it is a share and must lie in (0, 1]")
-        if self.cache_gb and self.memory != Vllm.__dataclass_fields__["memory"].default:
+        if self.cache_gb and "memory" in given(self):
             raise TeamtuneError("engine.vllm.memory has no use beside engine.vllm.cache_gb; leave one of them out")
         for name in ("cache_gb", "context", "block", "adapters"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -125,10 +125,9 @@ class EngineSpec:
         for name in ("rows", "tokens"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"engine.{name} is {getattr(self, name)}; it must be 1 or above")
-        for option in fields(self):
-            given = getattr(self, option.name) != option.default
-            if given and option.name not in READ[self.kind]:
-                raise TeamtuneError(f"engine.{option.name} has no use with engine.kind {self.kind}; leave it out")
+        for name in given(self):
+            if name not in READ[self.kind]:
+                raise TeamtuneError(f"engine.{name} has no use with engine.kind {self.kind}; leave it out")
 
     @property
     def elsewhere(self) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from teamtune.embed import check_encoder
 from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora
@@ -22,6 +20,7 @@ from teamtune.recipes.measures import Measured, collapse_rows, measure
 from teamtune.recipes.systems import TEST_SEED, base_team
 from teamtune.store import Run
 from teamtune.tasks import Split, elsewhere, splits
+from teamtune.warn import warn
 
 __all__ = ["Maft", "main"]
 
@@ -77,8 +76,8 @@ class Watch:
         now = Measured(one.name, rounds)
         if before is not None:
             for row in run.stage(f"collapse/{one.place}", collapse_rows, [before, now]).rows():
-                told = f"warning: {row['system']}: {row['warning']}"
-                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+                told = f"{row['system']}: {row['warning']}"
+                warn(told)
         return now
 
     def look_at_all(self, entrants: Sequence[Entrant]) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rich.console import Console
-
 from teamtune.engines.spec import check_ppo, check_seats
 from teamtune.launcher import several
 from teamtune.models import check_lora, identity
@@ -26,6 +24,7 @@ from teamtune.store import Run, Table
 from teamtune.tasks import Split, elsewhere, parted
 from teamtune.transitions import by_turn, shifts, turn_rows
 from teamtune.types import SCORER, Row, Team, TeamtuneError
+from teamtune.warn import warn
 
 __all__ = ["Maporl", "main"]
 SCORED_ANSWERS = 4
@@ -42,8 +41,8 @@ def main(cfg: Maporl, command: str = "") -> Run:
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
     if given and run_of(cfg.scorer_from) is None:
-        told = f"warning: no run that made {cfg.scorer_from} is there, so nobody can tell which problems it has seen"
-        Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+        told = f"no run that made {cfg.scorer_from} is there, so nobody can tell which problems it has seen"
+        warn(told)
     if given and not cfg.task.allow_leaks:
         own = test.task.load("train")[before:]
         check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))

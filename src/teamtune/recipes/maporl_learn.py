@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from teamtune.calibration import drift
 from teamtune.credit.discussion import Rewards, discussion_rewards, scores_in
@@ -21,6 +20,7 @@ from teamtune.train.fit import Metrics
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
 from teamtune.types import SCORER, Row, Team, place_of
+from teamtune.warn import warn
 
 
 def learn(
@@ -50,8 +50,8 @@ def learn(
             history.append(last_turn(line))
             found = drift(history) if SCORER in team.names else ""
             if found and not warned:
-                told = f"warning: update {line['step']}: {found}"
-                Console(stderr=True, soft_wrap=True).print(told, style="yellow", highlight=False)
+                told = f"update {line['step']}: {found}"
+                warn(told)
             warned = found
             yield line | {"alarm": float(bool(found))}
 

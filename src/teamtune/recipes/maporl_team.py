@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +30,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, given
 
 Rival = Literal[
     "off-the-shelf",
@@ -136,9 +136,9 @@ class Maporl:
             unread |= dict.fromkeys(("scorer_questions", "feedback"), f"scorer {self.scorer}")
         if self.scorer_from:
             unread["scorer_questions"] = "scorer_from"
-        for option in fields(self):
-            if option.name in unread and getattr(self, option.name) != option.default:
-                raise TeamtuneError(f"{option.name} has no use with {unread[option.name]}; leave it out")
+        for name in given(self):
+            if name in unread:
+                raise TeamtuneError(f"{name} has no use with {unread[name]}; leave it out")
         if self.scorer == "none" and self.rewards.rule not in ("last-own", Rewards().rule):
             raise TeamtuneError(
                 f"rule {self.rewards.rule} of the rewards has no use without a scorer, where the last answer's grade "

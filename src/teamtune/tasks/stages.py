@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TypeVar
 
-from rich.console import Console
-
 from teamtune.grading import Grader
 from teamtune.grading.merge import merged
 from teamtune.store import Counted, Run, Table
@@ -31,6 +29,7 @@ from teamtune.tasks.find import MADE, check_apart, find
 from teamtune.tasks.spec import TaskSpec
 from teamtune.tasks.validate import errors_of
 from teamtune.types import Grade, Problem, Row, TeamtuneError, answering
+from teamtune.warn import warn
 
 THREADS = 8  # graders that wait (for a worker, for a server) wait beside each other
 FEW = 64
@@ -105,8 +104,8 @@ def check_grader(task: TaskSpec, split: str, problems: Sequence[Problem]) -> Non
     grader = judged_by(task, split)
     found = [next(errors_of(problem, grader), "") for problem in problems]
     if len(found) >= LOOKED_AT and all(found):
-        told = f"warning: task {task.name(split)!r}: {found[0]}, nor those of the next {len(found) - 1} problems"
-        Console(stderr=True, soft_wrap=True).print(told, style="yellow", markup=False, highlight=False)
+        told = f"task {task.name(split)!r}: {found[0]}, nor those of the next {len(found) - 1} problems"
+        warn(told)
 
 
 def judged_by(task: TaskSpec, split: str) -> Grader:

@@ -146,8 +146,8 @@ def fit_model(
     for agent in model.agents:
         if processes.is_main():
             model.save(agent, folder / agent)
-        if agent not in model.heads:
-            prove(model, agent, folder / agent)
+    if proven := {agent: folder / agent for agent in model.agents if agent not in model.heads}:
+        prove(model, proven)
     if processes.is_main():
         shutil.rmtree(folder / "state", ignore_errors=True)
 

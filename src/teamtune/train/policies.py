@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -15,7 +15,7 @@ from teamtune.train.fit import Fit, Metrics, adamw
 from teamtune.train.objective import Policy, Values
 from teamtune.train.samples import Estimate, Estimator, value_of
 from teamtune.train.team import TeamModel
-from teamtune.types import TeamtuneError
+from teamtune.types import TeamtuneError, given
 
 OF_VALUES = ("values", "value_rate", "value_input", "discount", "trace", "whiten", "whiten_rewards")
 OF_GROUPS = ("group",)
@@ -70,10 +70,10 @@ class Ppo:
         if self.kl_target and not self.kl:
             raise TeamtuneError("kl_target of ppo has no use with kl 0, whose multiples are 0; give kl a start")
         unread = OF_GROUPS if self.objective == "ppo" else OF_VALUES
-        for option in fields(self):
-            if option.name in unread and getattr(self, option.name) != option.default:
-                raise TeamtuneError(f"{option.name} of ppo has no use with objective {self.objective}; leave it out")
-        if self.fit.save_every != Fit.__dataclass_fields__["save_every"].default:
+        for name in given(self):
+            if name in unread:
+                raise TeamtuneError(f"{name} of ppo has no use with objective {self.objective}; leave it out")
+        if "save_every" in given(self.fit):
             raise TeamtuneError("save_every of ppo.fit has no use; ppo.save_every is the updates between two states")
         if self.policy.kl:
             raise TeamtuneError("kl of ppo.policy has no use; ppo.kl is its weight, in rewards or in the loss")

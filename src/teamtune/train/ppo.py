@@ -109,13 +109,14 @@ def shown(host: Host, folder: Path) -> Team:
 
 def written(learners: Sequence[Learner], folder: Path) -> dict[str, str]:
     """Write every policy into the folder, with its proof; where each is."""
-    places: dict[str, str] = {}
+    places: dict[str, Path] = {}
     for one in learners:
-        for policy in one.policies:
-            one.model.save(policy, folder / policy)
-            prove(one.model, policy, folder / policy)
-            places[policy] = str(folder / policy)
-    return places
+        own = {policy: folder / policy for policy in one.policies}
+        for policy, place in own.items():
+            one.model.save(policy, place)
+        prove(one.model, own)
+        places |= own
+    return {policy: str(place) for policy, place in places.items()}
 
 
 def check_sampling(team: Team, policies: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ the other way round: the base's answer, which a seat without an adapter must giv
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +33,39 @@ NEAR = 1.0
 
 
 @torch.no_grad()
-def prove(model: TeamModel, agent: str, folder: Path) -> None:
-    """Write the proof of an agent's adapter beside it; all processes find it, as a sharded model needs, one writes."""
-    prompt = Renderer(model.tokenizer, "the base").prompt([Message("user", QUESTION)])
-    own, base = answer(model, prompt, agent, other=None)
-    bare, adapter = answer(model, prompt, None, other=agent)
-    found = {"question": QUESTION, **own, "base": base, "bare": {**bare, "adapter": adapter}}
-    if processes.is_main():
-        (folder / FILE).write_text(json.dumps(found))
+def prove(model: TeamModel, folders: Mapping[str, Path]) -> None:
+    """Write the proofs of agents' adapters beside them. The base answers once for all. All processes find the answers,
+    as a sharded model needs; one writes."""
+    renderer = Renderer(model.tokenizer, "the base")
+    prompt = renderer.prompt([Message("user", QUESTION)])
+    closing = (renderer.closing, model.tokenizer.eos_token_id)
+    bare = answer(model, prompt, None, closing)
+    for agent, folder in folders.items():
+        own = answer(model, prompt, agent, closing)
+        found = {"question": QUESTION, **own, "base": likelihood(model, prompt, own["ids"], None)}
+        found["bare"] = {**bare, "adapter": likelihood(model, prompt, bare["ids"], agent)}
+        if processes.is_main():
+            (folder / FILE).write_text(json.dumps(found))
 
 
-def answer(
-    model: TeamModel, prompt: list[int], agent: str | None, other: str | None
-) -> tuple[dict[str, Any], list[float]]:
-    """The most likely answer of an agent, None being the base, and the log-probabilities that another gives to it."""
-    closing = (Renderer(model.tokenizer, "the base").closing, model.tokenizer.eos_token_id)
+def answer(model: TeamModel, prompt: list[int], agent: str | None, closing: Sequence[int]) -> dict[str, Any]:
+    """The most likely answer of an agent, None being the base, and how likely it is."""
     ids: list[int] = []
     near: list[dict[int, float]] = []
     while len(ids) < LENGTH and (not ids or ids[-1] not in closing):
         whole = torch.tensor([[*prompt, *ids]], device=model.device)
-        [likely] = model.logits(model.states(whole, told(agent))[:, -1]).float().log_softmax(-1)
+        [likely] = model.logits(model.states(whole, weights_of(agent))[:, -1]).float().log_softmax(-1)
         ids.append(int(likely.argmax()))
         near.append({int(i): float(likely[i]) for i in (likely >= likely.max() - NEAR).nonzero()})
+    return {"ids": ids, "near": near, "logprobs": likelihood(model, prompt, ids, agent)}
+
+
+def likelihood(model: TeamModel, prompt: list[int], ids: list[int], agent: str | None) -> list[float]:
+    """The log-probabilities that an agent gives to an answer."""
     tokens, mask = batch_of(model, [Example(prompt, ids)])
-    own, others = (logprobs(model, tokens, told(who), mask)[mask].tolist() for who in (agent, other))
-    return {"ids": ids, "near": near, "logprobs": own}, others
+    return logprobs(model, tokens, weights_of(agent), mask)[mask].tolist()
 
 
-def told(agent: str | None) -> list[str] | None:
+def weights_of(agent: str | None) -> list[str] | None:
     """Whose weights a batch of one row is computed with."""
     return None if agent is None else [agent]
