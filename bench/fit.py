@@ -1,12 +1,13 @@
 """One joint fit of N agents beside N fits one after the other and N runs of TRL: time, peak memory, utilisation.
 
-    python bench/fit.py [--agents 1 2 3 6] [--hidden 512] [--layers 8] [--rows 96]
+    python bench/fit.py [--agents 1 2 3 6] [--hidden 512] [--layers 8] [--rows 96] [--repeats 1]
 
 The same rows for all: chats of 60 to 400 ids, the last third of each an answer, batches of 32, one epoch of SFT with
 rank 16 on all linear layers of a random Llama; in bfloat16 where the machine has it. Every line is a process of its
-own. Memory is the peak less that of a process without a model. Utilisation counts four operations a parameter and real
-token (forward, and back to the activations; a frozen base has no gradients of its own), against the best of some matrix
-products in the same precision on the same threads.
+own; with --repeats all ways take turns, and the last line of each has their mean and its error. Memory is the peak
+less that of a process without a model. Utilisation counts four operations a parameter and real token (forward, and back
+to the activations; a frozen base has no gradients of its own), against the best of some matrix products in the same
+precision on the same threads.
 
 joint: all agents at once (`train.fit`). sequential: the same fit for one agent after the other on one base in memory.
 trl: a new SFTTrainer for every agent, in micro-batches of 8 rows, sorted by length as far as it does so itself.
@@ -20,7 +21,9 @@ import random
 import tempfile
 import time
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 import torch
@@ -47,6 +50,7 @@ class Bench:
     rows: int = 96
     """of each agent"""
     ways: tuple[Way, ...] = ("joint", "sequential", "trl")
+    repeats: int = 1
     vocabulary: int = 8192
     checkpoint: bool = False
     memory: bool = False
@@ -176,12 +180,18 @@ def main(cfg: Bench) -> None:
         print(f"{size / 1e6:.1f} M parameters, {torch.get_num_threads()} threads, peak {peak / 1e9:.0f} GFLOP/s")
         for count in cfg.agents:
             tokens = sum(len(r["prompt_ids"]) + len(r["token_ids"]) for a in names(count) for r in rows_of(cfg, a))
-            for way in cfg.ways:
+            spent: dict[Way, list[float]] = {way: [] for way in cfg.ways}
+            for way in cfg.ways * cfg.repeats:
                 found = child(cfg, way, count, folder)
+                spent[way].append(found["seconds"])
                 used = 4 * size * tokens / found["seconds"] / peak
                 told = {"agents": count, "way": way, "seconds": round(found["seconds"], 1)}
                 told |= {"mb": round(found["mb"] - nothing), "ids_per_s": round(tokens / found["seconds"])}
                 print(json.dumps({**told, "utilisation": round(used, 3)}), flush=True)
+            for way, seconds in spent.items() if cfg.repeats > 1 else ():
+                error = stdev(seconds) / sqrt(cfg.repeats)
+                told = {"mean": round(fmean(seconds), 1), "error": round(error, 1), "repeats": cfg.repeats}
+                print(json.dumps({"agents": count, "way": way, **told}), flush=True)
 
 
 if __name__ == "__main__":
