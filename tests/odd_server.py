@@ -22,7 +22,7 @@ class OddServer:
 
     def __init__(self) -> None:
         self.faults: list[str] = []
-        self.usage = True
+        self.usage: dict[str, Any] | None = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         self.slow = 0.0
         self.finish = "stop"
         self.tries: Counter[str] = Counter()
@@ -63,6 +63,8 @@ class OddServer:
         if fault == "long":
             said = {"message": "This model's maximum context length is 64 tokens", "code": "context_length_exceeded"}
             return JSONResponse({"error": said}, 400)
+        if fault == "echo":
+            return JSONResponse({"error": {"message": f"cannot take {sorted(self.keys)}"}}, 400)
         if fault == "odd":
             return JSONResponse({"error": {"message": "temperature must be 1"}}, 400)
         if fault == "cut":
@@ -72,8 +74,8 @@ class OddServer:
         found: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
         message = {"role": "assistant", "content": f"{body['model']}: {question}"}
         found["choices"] = [{"index": 0, "message": message, "finish_reason": self.finish}]
-        if self.usage:
-            found["usage"] = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        if self.usage is not None:
+            found["usage"] = self.usage
         return JSONResponse(found)
 
 

@@ -94,6 +94,7 @@ def test_what_passes_is_asked_again(server: OddServer, opened: Any, faults: list
         ("401", r"refuses the key in OPENAI_API_KEY"),
         ("404", r"has no such model or path"),
         ("odd", r"refuses an ask: .*temperature must be 1"),
+        ("echo", r"refuses an ask: .*cannot take .*Bearer \*\*\*"),
     ],
 )
 def test_what_does_not_pass_is_told_in_a_sentence(server: OddServer, opened: Any, fault: str, said: str) -> None:

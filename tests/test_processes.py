@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from helpers import surroundings
 from teamtune.store import Run, read_table
 from teamtune.train import processes
+from teamtune.train.examples import Example
+from teamtune.train.objective import Item, padded
+from teamtune.train.packing import micro_batches
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Team, TeamtuneError
 
@@ -122,8 +129,35 @@ def test_one_process_has_nobody_to_share_with(brief: str, tmp_path: Path) -> Non
 
 
 def test_shares() -> None:
-    assert processes.share([4, 5, 6]) == [(4, True), (5, True), (6, True)]
-    assert processes.share([], even=True) == []
+    assert processes.share([4, 5, 6], int) == [(4, True), (5, True), (6, True)]
+    assert processes.share([], int, even=True) == []
+
+
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 8), st.booleans())
+def test_every_item_counts_once_and_nobody_has_too_much(costs: list[int], parts: int, even: bool) -> None:
+    taken = processes.shares(costs, int, parts, even)
+    assert sorted(item for own in taken for item, counts in own if counts) == sorted(costs)
+    if even:
+        assert len({len(own) for own in taken}) == 1, "what is done together is done by all"
+    else:
+        loads = [sum(item for item, _ in own) for own in taken]
+        assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+def test_a_step_of_many_short_rows_has_work_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card holds all rows of such a step at once; fifteen others would have nothing to do."""
+    rng = random.Random(0)
+    example = lambda: Example([1] * rng.randint(200, 600), [2] * 200)  # noqa: E731
+    items = [Item(agent, n, example()) for agent in ("one", "two", "three") for n in range(8)]
+    model: Any = SimpleNamespace(device=torch.device("cuda"), mixes=True)
+    for count, most in ((1, 1.0), (4, 0.4), (8, 0.25), (16, 0.15)):
+        monkeypatch.setattr(processes, "count", lambda count=count: count)
+        micros = list(micro_batches(items, model, 0, checkpoint=True))
+        assert sorted((one.agent, one.number) for micro in micros for one in micro) == sorted(
+            (one.agent, one.number) for one in items
+        )
+        loads = [sum(padded(micro) for micro, _ in own) for own in processes.shares(micros, padded, count)]
+        assert max(loads) <= most * sum(map(len, items)) * 1.2, f"of {count} processes, padding allowed for"
 
 
 def test_both_tell_the_same_metrics_once(runs: dict[int, Path]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from teamtune.engines.spec import Vllm
-from teamtune.engines.vllm import arguments, lora_arguments
+from teamtune.engines.vllm import arguments, context_within, lora_arguments
+from teamtune.models import context_of
 from teamtune.types import TeamtuneError
 
 
@@ -17,7 +19,6 @@ from teamtune.types import TeamtuneError
         (Vllm(tensor_parallel=4), "tensor_parallel_size", 4),
         (Vllm(memory=0.4), "gpu_memory_utilization", 0.4),
         (Vllm(cache_gb=2), "kv_cache_memory_bytes", 2 * 2**30),
-        (Vllm(context=4096), "max_model_len", 4096),
         (Vllm(block=32), "block_size", 32),
         (Vllm(prefix_caching=False), "enable_prefix_caching", False),
         (Vllm(eager=True), "enforce_eager", True),
@@ -38,6 +39,27 @@ def test_rows_precision_and_adapters_arrive() -> None:
     assert lora_arguments(24, 4) == {"enable_lora": True, "max_lora_rank": 32, "max_loras": 4, "max_cpu_loras": 8}
     with pytest.raises(TeamtuneError, match="rank 600 and vLLM takes 512 at most"):
         lora_arguments(600, 1)
+
+
+def longrope(first: int = 64, longest: int = 1024) -> Any:
+    factors = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4}
+    lengths = {"original_max_position_embeddings": first, "max_position_embeddings": longest}
+    return AutoConfig.for_model("phi3", **sizes, **lengths, rope_scaling=factors)
+
+
+def test_a_longrope_model_is_opened_for_its_first_length_alone() -> None:
+    """Opened for more, vLLM turns short texts by the factors of long ones, which training does not."""
+    assert context_within(longrope(), 0) == context_within(longrope(), 64) == context_of(longrope()) == 64
+    assert context_within(longrope(), 32) == 32
+    with pytest.raises(TeamtuneError, match=r"vllm\.context is 128 and the model's first length 64"):
+        context_within(longrope(), 128)
+
+
+def test_other_models_keep_the_context_that_is_asked_for() -> None:
+    llama = AutoConfig.for_model("llama", max_position_embeddings=512)
+    assert context_of(llama) == 512
+    assert [context_within(llama, asked) for asked in (0, 100, 4096)] == [0, 100, 4096], "vLLM itself refuses the last"
 
 
 def test_a_share_of_memory_beside_a_cache_of_a_size_is_an_error() -> None:

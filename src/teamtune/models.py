@@ -162,6 +162,30 @@ def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
         raise TeamtuneError(f"model {name!r} has no LoRA target {unknown[0]!r}; it has {', '.join(sorted(linear))}")
 
 
+def context_of(config: Any) -> int:
+    """Ids that a model reads in one way.
+
+    A longrope model (Phi-3 128k) turns the positions of a text by other factors once one lies beyond its first length:
+    in transformers those of the whole batch then, in a vLLM that is opened for more those of all texts, short ones too.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(one for one in rope.values() if isinstance(one, dict))]
+    first = [one["original_max_position_embeddings"] for one in kinds if one.get("rope_type") == "longrope"]
+    return min([getattr(text, "max_position_embeddings", None) or 1 << 30, *first])
+
+
+def open_config(name: str) -> Any:
+    """The model's configuration."""
+    from transformers import AutoConfig
+
+    path = model_path(name)
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=cached_only(path))
+    except (OSError, ValueError) as error:
+        raise _explained(name, path, error) from error
+
+
 def open_tokenizer(name: str) -> Any:
     """The model's tokenizer. Without a hub there may still be a copy in its cache."""
     from transformers import AutoTokenizer

@@ -34,6 +34,16 @@ def given(options: Any) -> list[str]:
     return [one.name for one in fields(options) if getattr(options, one.name) != one.default]
 
 
+def refuse_unread(options: Any, unread: Mapping[str, str], named: str = "{}") -> None:
+    """Raises TeamtuneError where an option is given that something else leaves without use.
+
+    unread: {"dpo": "objective sft"}, names of options and what each has no use with; named: how an option is told.
+    """
+    for name in given(options):
+        if name in unread:
+            raise TeamtuneError(f"{named.format(name)} has no use with {unread[name]}; leave it out")
+
+
 class TeamtuneError(ValueError):
     """Something the user can mend. The message names the thing, the value and the fix; the CLI exits with 2."""
 

@@ -166,7 +166,8 @@ class OpenaiEngine:
         except openai.APIStatusError as error:
             if "already been loaded" not in str(error):
                 raise TeamtuneError(
-                    f"the server at {self._client.base_url} does not load adapter {adapter!r} ({brief(error)}); start "
+                    f"the server at {self._client.base_url} does not load adapter {adapter!r} "
+                    f"({brief(error, self.options)}); start "
                     "it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and a --max-lora-rank that is enough"
                 ) from error
 
@@ -240,15 +241,14 @@ def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str,
 def checked(answer: Any) -> None:
     """Raises Broken where the answer lacks what every chat completion has."""
     if isinstance(answer, str) or not getattr(answer, "choices", None):
-        raise Broken(f"no choices in {str(answer)[:120]!r}")
+        raise Broken(f"no choices in {str(answer)!r}")
     if getattr(answer.choices[0], "message", None) is None:
-        raise Broken(f"no message in {str(answer)[:120]!r}")
+        raise Broken(f"no message in {str(answer)!r}")
 
 
 def completion_of(answer: Any, options: Openai) -> Completion:
     """What a chat completion tells. Raises TeamtuneError where ids or log-probabilities are asked for and missing."""
     choice = answer.choices[0]
-    usage = None if answer.usage is None else (answer.usage.prompt_tokens, answer.usage.completion_tokens)
     ids = prompt = logprobs = None
     if options.ids:
         ids, prompt = getattr(choice, "token_ids", None), getattr(answer, "prompt_token_ids", None)
@@ -261,7 +261,13 @@ def completion_of(answer: Any, options: Openai) -> Completion:
         logprobs = tuple(float(one.logprob) for one in told)
     tupled = lambda found: None if found is None else tuple(found)  # noqa: E731
     finish = FINISHES.get(choice.finish_reason, "stop")
-    return Completion(choice.message.content or "", finish, tupled(prompt), tupled(ids), logprobs, usage)
+    return Completion(choice.message.content or "", finish, tupled(prompt), tupled(ids), logprobs, usage_of(answer))
+
+
+def usage_of(answer: Any) -> tuple[int, int] | None:
+    """Tokens of prompt and answer as the server counts them; None where it does not tell both."""
+    prompt, written = (getattr(answer.usage, f"{name}_tokens", None) for name in ("prompt", "completion"))
+    return (prompt, written) if isinstance(prompt, int) and isinstance(written, int) else None
 
 
 def too_long(error: openai.BadRequestError) -> bool:
@@ -269,8 +275,10 @@ def too_long(error: openai.BadRequestError) -> bool:
     return error.code == "context_length_exceeded" or "context length" in str(error)
 
 
-def brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def brief(error: BaseException, options: Openai) -> str:
+    """What an error says, without the key: there are servers that repeat what they were sent."""
+    said, key = str(error), os.environ.get(options.key_from)
+    return " ".join((said.replace(key, "***") if key else said).split())[:300]
 
 
 def told(error: BaseException, options: Openai) -> TeamtuneError:
@@ -283,15 +291,17 @@ def told(error: BaseException, options: Openai) -> TeamtuneError:
         case TimeoutError():
             return TeamtuneError(f"{where} did not answer within {options.deadline:g} s, retries included; {again}")
         case Broken():
-            return TeamtuneError(f"{where} answers with no chat completion ({brief(error)}); {again}")
+            return TeamtuneError(f"{where} answers with no chat completion ({brief(error, options)}); {again}")
         case openai.APITimeoutError():
             return TeamtuneError(f"{where} was silent for {options.timeout:g} s, {options.retries + 1} times; {again}")
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             return TeamtuneError(f"{where} refuses the key in {options.key_from}; {again}")
         case openai.NotFoundError():
-            return TeamtuneError(f"{where} has no such model or path ({brief(error)}); mend the names or the base_url")
+            return TeamtuneError(
+                f"{where} has no such model or path ({brief(error, options)}); mend the names or the base_url"
+            )
         case openai.APIStatusError():
-            return TeamtuneError(f"{where} refuses an ask: {brief(error)}; {again}")
+            return TeamtuneError(f"{where} refuses an ask: {brief(error, options)}; {again}")
         case openai.APIConnectionError():
-            return TeamtuneError(f"{where} cannot be reached ({brief(error.__cause__ or error)}); {again}")
-    return TeamtuneError(f"{where}: {brief(error) or type(error).__name__}; {again}")
+            return TeamtuneError(f"{where} cannot be reached ({brief(error.__cause__ or error, options)}); {again}")
+    return TeamtuneError(f"{where}: {brief(error, options) or type(error).__name__}; {again}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import urlsplit
 
-from teamtune.types import BESIDE, TeamtuneError, given
+from teamtune.types import BESIDE, TeamtuneError, given, refuse_unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,8 @@ class EngineSpec:
         for name in ("rows", "tokens"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"engine.{name} is {getattr(self, name)}; it must be 1 or above")
-        for name in given(self):
-            if name not in READ[self.kind]:
-                raise TeamtuneError(f"engine.{name} has no use with engine.kind {self.kind}; leave it out")
+        unread = {one.name for one in fields(self)} - {*READ[self.kind]}
+        refuse_unread(self, dict.fromkeys(unread, f"engine.kind {self.kind}"), "engine.{}")
 
     @property
     def elsewhere(self) -> tuple[str, ...]:

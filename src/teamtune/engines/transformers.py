@@ -16,7 +16,7 @@ from peft import PeftModel
 from teamtune.adapters import BASE, attach, mixes
 from teamtune.engines.decode import Decoder, new_cache
 from teamtune.engines.render import Renderer, Request, completion_of, request_of, stop_ids
-from teamtune.models import told_when_full
+from teamtune.models import context_of, told_when_full
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 TOKENS = 131_072
@@ -35,7 +35,7 @@ class TransformersEngine:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer, name)
-        self.rows, self.tokens = rows, tokens
+        self.rows, self.tokens, self.context = rows, tokens, context_of(model.config)
         self.stops = stop_ids(model.generation_config.eos_token_id, self.renderer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stops[0]
         self.team: Team | None = None
@@ -85,9 +85,8 @@ class TransformersEngine:
         if self.team is None:
             raise TeamtuneError("the engine has no team yet; call adopt(team) first")
         agent = self.team[ask.agent]
-        context = getattr(self.model.config, "max_position_embeddings", 1 << 30)
         adapter = BASE if agent.adapter is None else self._adapters[agent.adapter]
-        return request_of(place, ask, agent, adapter, self.renderer, context, seed)
+        return request_of(place, ask, agent, adapter, self.renderer, self.context, seed)
 
     def close(self) -> None:
         """Nothing to give back: the model goes when nobody holds it."""

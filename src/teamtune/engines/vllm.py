@@ -23,7 +23,7 @@ from teamtune.adapters import BASE, rank_of, zero_adapter
 from teamtune.engines.render import Renderer, Request, completion_of, request_of, stop_ids
 from teamtune.engines.spec import Vllm
 from teamtune.launcher import several
-from teamtune.models import listed_stops, model_path, open_tokenizer
+from teamtune.models import context_of, listed_stops, model_path, open_config, open_tokenizer
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -42,6 +42,7 @@ class VllmEngine:
         self.tokenizer = open_tokenizer(name)
         self.renderer = Renderer(self.tokenizer, name)
         self.stops = stop_ids(listed_stops(self.path), self.renderer)
+        self.context = context_within(open_config(name), options.context)
         self.team: Team | None = None
         self.cached_tokens = 0
         """ids of prompts that were found in the cache"""
@@ -134,9 +135,9 @@ class VllmEngine:
             )
         vllm = library("vllm")
         on_cpu = library("vllm.platforms").current_platform.is_cpu()
-        given = arguments(self.path, self.options, self.rows, self.dtype, on_cpu) | lora_arguments(
-            rank, self.options.adapters or adapters + 1
-        )
+        given = arguments(self.path, self.options, self.rows, self.dtype, on_cpu)
+        given |= lora_arguments(rank, self.options.adapters or adapters + 1)
+        given |= {"max_model_len": self.context} if self.context else {}
         try:
             if on_cpu:
                 # One process: it opens in a tenth of the time, and a CPU has no memory of its own to give back.
@@ -188,6 +189,22 @@ class VllmEngine:
         return completion_of(request, ids, logprobs, self.stops, self.tokenizer)
 
 
+def context_within(config: Any, asked: int) -> int:
+    """The longest text that vLLM is opened for; 0 leaves it the model's own.
+
+    Raises TeamtuneError where a longer one would change what the model answers to all texts.
+    """
+    own = context_of(config)
+    if own == config.get_text_config().max_position_embeddings:
+        return asked
+    if asked > own:
+        raise TeamtuneError(
+            f"engine.vllm.context is {asked} and the model's first length {own}: opened for more, vLLM reads all texts "
+            f"by the factors of long ones (longrope), and training does not; give {own} at most"
+        )
+    return asked or own
+
+
 def arguments(path: str, options: Vllm, rows: int, dtype: str, on_cpu: bool) -> dict[str, Any]:
     """vLLM's own names for our options. Log-probabilities are those of the whole distribution at temperature 1."""
     found: dict[str, Any] = {
@@ -206,8 +223,6 @@ def arguments(path: str, options: Vllm, rows: int, dtype: str, on_cpu: bool) -> 
     cache = options.cache_gb or (1.0 if on_cpu else 0.0)
     if cache:
         found["kv_cache_memory_bytes"] = int(cache * 2**30)
-    if options.context:
-        found["max_model_len"] = options.context
     if options.block:
         found["block_size"] = options.block
     if on_cpu:

@@ -44,6 +44,8 @@ class Baselines:
         for name in ("votes", "debaters"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 1 or above")
+        if self.engine.openai.load_adapters:
+            raise TeamtuneError("engine.openai.load_adapters has no use for untrained baselines; leave it out")
 
 
 def main(cfg: Baselines, command: str = "") -> Run:

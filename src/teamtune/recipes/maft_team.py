@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,7 +33,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Objective, Policy, Preference, Sft
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, Sampling, Team, TeamtuneError
+from teamtune.types import BESIDE, Sampling, Team, TeamtuneError, refuse_unread
 
 Rival = Literal[
     "majority",
@@ -49,6 +49,16 @@ Rival = Literal[
     "cooperative",
     "temperature-2",
 ]
+
+
+FINETUNED: tuple[Rival, ...] = ("star", "majority-ft", "single-ft", "union-ft", "temperature-2")
+"""the rivals that are finetuned whatever trains the team"""
+OF_OTHERS = {
+    "sft": ("dpo", "preference", "ppo", "policy"),
+    "dpo": ("ppo", "policy"),
+    "ppo": ("dpo", "preference"),
+}
+"""options that each objective does not read"""
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class Maft:
             raise TeamtuneError(f"objective is {self.objective} and agents is 1; it compares agents: take 2 or more")
         if self.objective == "ppo" and self.init == "base" and self.iterations > 1:
             raise TeamtuneError("objective is ppo and init is base; it trains the policy that sampled: take continue")
+        refuse_unread(self, unread(self.objective, self.baselines, self.critics))
 
     @property
     def learners(self) -> dict[str, str]:
@@ -145,6 +156,16 @@ class Maft:
         return partial(exchange.exchange, speakers=speakers, summary=self.summary, manner=self.manner)
 
 
+def unread(objective: str, baselines: Sequence[str], critics: bool) -> dict[str, str]:
+    """The options that others leave without use, and those others."""
+    found = dict.fromkeys(OF_OTHERS[objective], f"objective {objective}")
+    if objective == "ppo" and not {*FINETUNED} & {*baselines}:
+        found["sft"] = "objective ppo and no baseline that is finetuned"
+    if "star" not in baselines:
+        found["star_rounds"] = "baselines without star"
+    return found if critics else found | {"weight": "critics that are not finetuned"}
+
+
 @dataclass(frozen=True, slots=True)
 class Lab:
     """What all parts of the recipe work with; `prefix` is where the stages of a variant lie."""
@@ -161,11 +182,13 @@ class Lab:
 
     def variant(self, name: str, **options: object) -> Lab:
         """The same with some options changed, its stages in a folder of its own if it has a name."""
-        if not name:
-            return replace(self, cfg=replace(self.cfg, **options))  # type: ignore[arg-type]
         # What is compared with the method may be a baseline of its own name.
-        cfg = replace(self.cfg, **options, baselines=())  # type: ignore[arg-type]
-        return replace(self, cfg=cfg, prefix=f"{name}/")
+        changed = {**options, **({"baselines": ()} if name else {})}
+        deciding = (changed.get(name, getattr(self.cfg, name)) for name in ("objective", "baselines", "critics"))
+        idle = unread(*deciding)
+        left_out = {one.name: one.default for one in fields(Maft) if one.name in idle}
+        cfg = replace(self.cfg, **left_out, **changed)  # type: ignore[arg-type]
+        return replace(self, cfg=cfg, prefix=f"{name}/" if name else self.prefix)
 
 
 @dataclass(frozen=True, slots=True)

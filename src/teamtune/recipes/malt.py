@@ -41,7 +41,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, Sampling, Team, TeamtuneError
+from teamtune.types import BESIDE, Sampling, Team, TeamtuneError, refuse_unread
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,9 @@ class Malt:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 0 (off) or above")
         if self.width == 1 and preferring_seats(self.train_seats, self.dpo_generator):
             raise TeamtuneError("width is 1; DPO compares siblings: take 2 or above, or train the generator alone")
+        if not preferring_seats(self.train_seats, self.dpo_generator):
+            told = f"train_seats {' '.join(self.train_seats)}, none of which DPO trains"
+            refuse_unread(self, dict.fromkeys(("dpo", "preference", "pair_cap"), told))
         if not 0 <= self.threshold < 1:
             raise TeamtuneError(f"threshold is {self.threshold}; it must lie in [0, 1)")
         unknown = [seat for seat in self.train_seats if seat not in ROLES]

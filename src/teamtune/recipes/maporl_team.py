@@ -30,7 +30,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, given
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, refuse_unread
 
 Rival = Literal[
     "off-the-shelf",
@@ -136,9 +136,7 @@ class Maporl:
             unread |= dict.fromkeys(("scorer_questions", "feedback"), f"scorer {self.scorer}")
         if self.scorer_from:
             unread["scorer_questions"] = "scorer_from"
-        for name in given(self):
-            if name in unread:
-                raise TeamtuneError(f"{name} has no use with {unread[name]}; leave it out")
+        refuse_unread(self, unread)
         if self.scorer == "none" and self.rewards.rule not in ("last-own", Rewards().rule):
             raise TeamtuneError(
                 f"rule {self.rewards.rule} of the rewards has no use without a scorer, where the last answer's grade "

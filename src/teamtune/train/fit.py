@@ -40,6 +40,7 @@ from teamtune.train.objective import (
     Sft,
     Weighted,
     micro_losses,
+    padded,
     reference_of,
 )
 from teamtune.train.packing import micro_batches
@@ -216,7 +217,7 @@ def backward(
     mend = "lower micro_tokens of the fit, or set its checkpoint"
     with model.computing_again(options.checkpoint):
         micros = micro_batches(items, model, options.micro_tokens, options.checkpoint)
-        for micro, counts in processes.share(micros, even=model.sharded):
+        for micro, counts in processes.share(micros, padded, even=model.sharded):
             with told_when_full(f"a micro-batch of {len(micro)} rows", mend):
                 with autocast(model, options):
                     found = micro_losses(model, micro, objective, weights, reference)

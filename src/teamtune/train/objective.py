@@ -103,6 +103,11 @@ class Item:
         return 2 if isinstance(self.data, Pair) else 1
 
 
+def padded(micro: Sequence[Item]) -> int:
+    """Ids that a micro-batch computes, padding included."""
+    return max(map(len, micro)) * sum(one.rows for one in micro)
+
+
 @dataclass(frozen=True, slots=True)
 class Weighted:
     """Each agent's normalisers in one optimiser step."""
@@ -265,7 +270,7 @@ def reference_of(
     if file.exists():
         return load_file(file)
     own: list[tuple[str, int, list[float]]] = []
-    for micro, counts in processes.share(micros, even=model.sharded):
+    for micro, counts in processes.share(micros, padded, even=model.sharded):
         with autocast:
             both, _ = _pair_logprobs(model, micro, objective)
         found_ = zip(micro, both.tolist(), strict=True) if counts else ()

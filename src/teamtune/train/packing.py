@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
+from teamtune.train import processes
 from teamtune.train.objective import Item
 from teamtune.train.team import TeamModel
 
@@ -15,9 +17,11 @@ def micro_tokens(on_cpu: bool, checkpoint: bool) -> int:
 
 
 def micro_batches(items: Sequence[Item], model: TeamModel, micro: int, checkpoint: bool) -> Iterator[list[Item]]:
-    """The micro-batches of one step. Where activations are computed again, agents do not mix: by then the adapters of
-    a mixed batch are no longer set."""
+    """The micro-batches of one step, small enough that every process has one. Where activations are computed again,
+    agents do not mix: by then the adapters of a mixed batch are no longer set."""
     tokens = micro or micro_tokens(model.device.type == "cpu", checkpoint)
+    if (count := processes.count()) > 1:
+        tokens = min(tokens, ceil(sum(len(one) * one.rows for one in items) / count))
     return packed(items, tokens, model.mixes and not checkpoint)
 
 

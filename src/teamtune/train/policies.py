@@ -15,7 +15,7 @@ from teamtune.train.fit import Fit, Metrics, adamw
 from teamtune.train.objective import Policy, Values
 from teamtune.train.samples import Estimate, Estimator, value_of
 from teamtune.train.team import TeamModel
-from teamtune.types import TeamtuneError, given
+from teamtune.types import TeamtuneError, given, refuse_unread
 
 OF_VALUES = ("values", "value_rate", "value_input", "discount", "trace", "whiten", "whiten_rewards")
 OF_GROUPS = ("group",)
@@ -70,9 +70,7 @@ class Ppo:
         if self.kl_target and not self.kl:
             raise TeamtuneError("kl_target of ppo has no use with kl 0, whose multiples are 0; give kl a start")
         unread = OF_GROUPS if self.objective == "ppo" else OF_VALUES
-        for name in given(self):
-            if name in unread:
-                raise TeamtuneError(f"{name} of ppo has no use with objective {self.objective}; leave it out")
+        refuse_unread(self, dict.fromkeys(unread, f"objective {self.objective}"), "{} of ppo")
         if "save_every" in given(self.fit):
             raise TeamtuneError("save_every of ppo.fit has no use; ppo.save_every is the updates between two states")
         if self.policy.kl:

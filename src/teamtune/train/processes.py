@@ -5,7 +5,7 @@ base that is spread over them (sharding.py) takes all processes at every pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -28,15 +28,29 @@ def is_main() -> bool:
     return state().is_main_process
 
 
-def share(items: Iterable[T], even: bool = False) -> list[tuple[T, bool]]:
-    """What this process takes of them, every n-th, and whether it counts.
+def share(items: Iterable[T], cost: Callable[[T], int], even: bool = False) -> list[tuple[T, bool]]:
+    """What this process takes of them, and whether it counts: the costliest first, each to whoever has least to do.
 
     even: all processes take as many, for what they must do together; who is short takes an item that does not count.
     """
-    some = list(items)
-    own = [(item, True) for item in some[state().process_index :: count()]]
-    short = even and len(own) < -(-len(some) // count())
-    return [*own, (some[0], False)] if short else own
+    return shares(list(items), cost, count(), even)[state().process_index]
+
+
+def shares(some: list[T], cost: Callable[[T], int], parts: int, even: bool = False) -> list[list[tuple[T, bool]]]:
+    """What every process takes."""
+    if parts == 1:
+        return [[(item, True) for item in some]]
+    ordered = sorted(some, key=cost, reverse=True)
+    if even:
+        own = [[(item, True) for item in ordered[part::parts]] for part in range(parts)]
+        return [[*mine, (ordered[-1], False)] if len(mine) < len(own[0]) else mine for mine in own]
+    taken: list[list[tuple[T, bool]]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    for item in ordered:
+        least = loads.index(min(loads))
+        taken[least].append((item, True))
+        loads[least] += cost(item)
+    return taken
 
 
 def gathered(own: Sequence[T]) -> list[T]:
