@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,7 +162,7 @@ def test_a_base_of_four_bits_is_compared_with_the_engines(wide: str, tmp_path: P
     apart: list[float] = []
     for bits in BITS:
         team, _ = learns(tmp_path / str(bits), wide, bits)
-        told = routed(mixed(open_engine(EXACT, team), team), team, bits)
+        told = routed(mixed(open_engine(EXACT, replace(team, bits=16)), team), team)
         apart.append(float(re.findall(r"base: log-probabilities (\S+) a token", told)[0]))
     assert apart[0] < 1e-3 < apart[1] < 0.2
     found = list(examine(Doctor(bits=4)))[-1]

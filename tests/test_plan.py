@@ -75,14 +75,14 @@ def test_the_work_of_a_tree_by_hand() -> None:
     assert load.work.read == n * (2 * 10 + 4 * 15 + 8 * 20) + test * 3 * 15
     sft = 1 * 15 + 2 * 20 + 4 * 25  # half of the turns, prompt and answer
     pairs = 2 * (2 * 0.5 * 20 + 4 * 0.5 * 25)  # half a pair a group of two siblings, both answers
-    assert load.work.trained == n * (sft + pairs) and load.work.forward == n * pairs
+    assert load.fits == ((cfg.sft, n * sft), (cfg.dpo, n * pairs)) and load.work.forward == n * pairs
     assert load.adapters == 3
 
 
 def test_every_method_has_a_load() -> None:
     for cfg in (Maft(Path("x")), Maporl(Path("x"))):
         load = load_of(cfg, Lengths())
-        assert load.work.answers > 0 and load.work.trained > 0 and load.adapters >= 2
+        assert load.work.answers > 0 and load.trained > 0 and load.adapters >= 2
         assert all(need.total > 0 for need in needs(cfg, load, shape_of("house")))
     with pytest.raises(TeamtuneError, match="there is no plan of Fit"):
         load_of(Fit(), Lengths())
@@ -132,10 +132,35 @@ def test_hours_are_those_of_what_fits() -> None:
     assert "training" not in small and small["writing"] > big["writing"] > 0, "fewer answers at once"
     served = replace(cfg, engine=EngineSpec("openai", openai=Openai("http://127.0.0.1/v1")))
     assert hours(served, load, shape, DEVICES[2]).keys() == {"training"}
-    one, many = (seconds(shape, load.work, DEVICES[2], load.fit, rows)["writing"] for rows in (1, 64))
+    one, many = (seconds(shape, load.work, DEVICES[2], load.fits, rows)["writing"] for rows in (1, 64))
     seen = (load.work.read + load.work.written / 2) / load.work.answers
     moved = weights(shape) * 1e9 + seen * shape.cache * 2
     assert one == pytest.approx(load.work.written * moved / (3.35e12 * 0.5)) and one / 64 < many < one
+
+
+def test_memory_is_that_of_the_largest_fit_and_hours_are_those_of_all() -> None:
+    """DPO computes nothing again here, so its activations decide, whatever SFT does."""
+    sparing, half, whole = (
+        needed(cfg=Malt(Path("x"), model=LLAMA, sft=Fit(checkpoint=s), dpo=Fit(checkpoint=d)))["training"]
+        for s, d in ((True, True), (True, False), (False, False))
+    )
+    assert sparing.total < half.total == whole.total
+    alone = Malt(Path("x"), model=LLAMA, train_seats=("generator",), sft=Fit(checkpoint=True))
+    assert needed(cfg=alone)["training"].parts["activations"] == sparing.parts["activations"]
+    shape, load = shape_of(LLAMA), load_of(Malt(Path("x"), model=LLAMA), Lengths())
+    (sft, rows), (_, pairs) = load.fits
+    again = [(replace(sft, checkpoint=True), rows), load.fits[1]]
+    plain, slower = (seconds(shape, load.work, DEVICES[2], fits, 1)["training"] for fits in (load.fits, again))
+    assert slower / plain == pytest.approx(
+        (3 * rows + 2 * pairs + load.work.forward) / (2 * load.trained + load.work.forward)
+    )
+
+
+def test_a_base_that_is_spread_is_trained_on_by_all_devices_at_once() -> None:
+    cfg = Malt(Path("x"), model=LLAMA, sft=Fit(checkpoint=True), dpo=Fit(checkpoint=True))
+    load, shape = load_of(cfg, Lengths()), shape_of(LLAMA)
+    one, spread = (hours(replace(cfg, lora=Lora(shard=shard)), load, shape, DEVICES[3]) for shard in (False, True))
+    assert spread["training"] == pytest.approx(one["training"] / 8)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from teamtune.store import Run, read_table
 from teamtune.train import processes
 from teamtune.train.examples import Example
 from teamtune.train.objective import Item, padded
-from teamtune.train.packing import micro_batches
+from teamtune.train.packing import for_all, packed
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Team, TeamtuneError
 
@@ -144,20 +143,18 @@ def test_every_item_counts_once_and_nobody_has_too_much(costs: list[int], parts:
         assert max(loads) - min(loads) <= max(costs, default=0)
 
 
-def test_a_step_of_many_short_rows_has_work_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_many_short_rows_has_work_for_all() -> None:
     """A card holds all rows of such a step at once; fifteen others would have nothing to do."""
     rng = random.Random(0)
     example = lambda: Example([1] * rng.randint(200, 600), [2] * 200)  # noqa: E731
     items = [Item(agent, n, example()) for agent in ("one", "two", "three") for n in range(8)]
-    model: Any = SimpleNamespace(device=torch.device("cuda"), mixes=True)
-    for count, most in ((1, 1.0), (4, 0.4), (8, 0.25), (16, 0.15)):
-        monkeypatch.setattr(processes, "count", lambda count=count: count)
-        micros = list(micro_batches(items, model, 0, checkpoint=True))
-        assert sorted((one.agent, one.number) for micro in micros for one in micro) == sorted(
-            (one.agent, one.number) for one in items
-        )
-        loads = [sum(padded(micro) for micro, _ in own) for own in processes.shares(micros, padded, count)]
-        assert max(loads) <= most * sum(map(len, items)) * 1.2, f"of {count} processes, padding allowed for"
+    longest: dict[int, int] = {}
+    for count in (1, 4, 8, 16):
+        micros = list(packed(items, for_all(items, 16_384, count), mix=False))
+        assert sorted(one.number for micro in micros for one in micro) == sorted(one.number for one in items)
+        longest[count] = max(sum(padded(m) for m, _ in own) for own in processes.shares(micros, padded, count))
+    faster = {count: longest[1] / longest[count] for count in longest}
+    assert faster[4] > 3 and faster[8] > 6 and faster[16] > 10, faster
 
 
 def test_both_tell_the_same_metrics_once(runs: dict[int, Path]) -> None:

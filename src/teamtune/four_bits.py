@@ -39,6 +39,17 @@ def check_four_bits(model: torch.nn.Module, where: torch.device) -> None:
             )
 
 
+def keep_layout(model: torch.nn.Module) -> None:
+    """Hold bitsandbytes to the one layout of weights that it can go back through.
+
+    On a CPU with AVX512-BF16 its layers change theirs at the first pass that needs no gradients (a reference, a proof,
+    an answer), and from then on gradients stop at them.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
 def widths(modules: Iterable[torch.nn.Module]) -> set[int]:
     """The widths of linear layers' inputs."""
     return {one.in_features for one in modules if isinstance(one, torch.nn.Linear)}

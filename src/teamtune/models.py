@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from teamtune.four_bits import check_four_bits, four_bits
+from teamtune.four_bits import check_four_bits, four_bits, keep_layout
 from teamtune.launcher import several
 from teamtune.types import TeamtuneError
 
@@ -232,6 +232,7 @@ def load_model(name: str, dtype: str = "auto", bits: int = 16, moved: bool = Tru
             model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **given)
             if bits == 4:
                 check_four_bits(model, where)
+                keep_layout(model)
             return (model.to(where) if moved and bits != 4 else model).eval(), tokenizer
     except TeamtuneError:
         raise

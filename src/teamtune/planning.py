@@ -6,7 +6,7 @@ teamtune plan runs/malt                  # the same options, beside what happene
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from teamtune.resources import (
     shape_of,
     training_memory,
 )
+from teamtune.train.fit import Fit
+from teamtune.train.team import Lora
 from teamtune.types import answering, tokens_of
 
 LOCAL = ("transformers", "vllm")
@@ -61,19 +63,24 @@ class Need:
 
 def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need]:
     """Memory of the joint fit as it is asked for and in more sparing ways, and of the engine; a server's is its own."""
-    ways = {"training": (load.fit, cfg.lora)}
-    ways["fit.checkpoint"] = (replace(load.fit, checkpoint=True), cfg.lora)
-    ways["+ lora.bits 4"] = (replace(load.fit, checkpoint=True), replace(cfg.lora, bits=4, shard=False))
+    asked = [fit for fit, _ in load.fits]
+    again = [replace(fit, checkpoint=True) for fit in asked]
+    ways = {"training": (asked, cfg.lora), "fit.checkpoint": (again, cfg.lora)}
+    ways["+ lora.bits 4"] = (again, replace(cfg.lora, bits=4, shard=False))
     if not isinstance(cfg, Maporl):  # which trains in one process
-        whole = replace(cfg.lora, bits=16, shard=True)
-        ways[f"or lora.shard {SPREAD}"] = (replace(load.fit, checkpoint=True), whole)
+        ways[f"or lora.shard {SPREAD}"] = (again, replace(cfg.lora, bits=16, shard=True))
     others = [way for n, way in enumerate(ways) if ways[way] not in list(ways.values())[:n]]
-    found = [Need(way, training_memory(shape, load.adapters, *ways[way], on_cpu)) for way in others]
+    found = [Need(way, largest(shape, load.adapters, *ways[way], on_cpu)) for way in others]
     if cfg.engine.kind not in LOCAL:
         return found
     engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu)
     found.append(Need("generating", engine, cfg.engine.vllm.memory if cfg.engine.kind == "vllm" else 1.0))
     return [*found, both_at_once(cfg, found[0], engine)] if isinstance(cfg, Maporl) else found
+
+
+def largest(shape: Shape, agents: int, fits: Sequence[Fit], lora: Lora, on_cpu: bool) -> dict[str, float]:
+    """The memory of that fit which takes most."""
+    return max((training_memory(shape, agents, fit, lora, on_cpu) for fit in fits), key=lambda gb: sum(gb.values()))
 
 
 def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float]) -> Need:
@@ -90,7 +97,8 @@ def hours(cfg: Any, load: Load, shape: Shape, device: tuple[str, float, float, f
     if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
         return {}
     rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1]) if asked.get("generating") else 0
-    found = seconds(shape, load.work, device, load.fit, rows)
+    found = seconds(shape, load.work, device, load.fits, rows)
+    found["training"] /= SPREAD if cfg.lora.shard else 1
     return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked["training"]}
 
 
@@ -101,7 +109,7 @@ def show_plan(cfg: Any, lengths: Lengths) -> None:
     console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {adapters}", highlight=False)
     work = load.work
     told = f"{work.answers:,} answers; {work.read / 1e6:.1f} M ids read, {work.written / 1e6:.1f} M written"
-    console.print(f"{told}, {work.forward / 1e6:.1f} M scored, {work.trained / 1e6:.1f} M trained on", highlight=False)
+    console.print(f"{told}, {work.forward / 1e6:.1f} M scored, {load.trained / 1e6:.1f} M trained on", highlight=False)
     asked = needs(cfg, load, shape)
     names = list(dict.fromkeys(name for need in asked for name in need.parts))
     table = Table("Memory, GB", *names, "all", "fits", padding=(0, 1, 0, 0))
@@ -117,6 +125,8 @@ def show_plan(cfg: Any, lengths: Lengths) -> None:
         table.add_row(device[0], *cells, f"{sum(found.values()):.2f}" if found.keys() >= own else "does not fit")
     console.print(table)
     console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
+    if cfg.lora.shard:
+        console.print(f"Of training, memory is that of each of {SPREAD} devices, and hours are those of all at once.")
     if cfg.engine.kind == "openai":
         console.print("What is read and written is its server's.")
 
@@ -140,7 +150,7 @@ def outcome(run: Path, cfg: Any, lengths: Lengths) -> Iterator[tuple[str, float 
     yield "M ids read", load.work.read / 1e6, found["read"] / 1e6
     yield "M ids written", load.work.written / 1e6, found["written"] / 1e6
     if found["trained"]:
-        yield "M ids trained on", load.work.trained / 1e6, found["trained"] / 1e6
+        yield "M ids trained on", load.trained / 1e6, found["trained"] / 1e6
     for need in needs(cfg, load, shape, device().type == "cpu"):
         if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
             yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9

@@ -83,12 +83,14 @@ def learns(folder: Path, model: str, bits: Bits = 16) -> tuple[Team, str]:
     """A few steps of finetuning, which leave an adapter in `folder`; the team of the base and of what was trained."""
     seats = tuple(Agent(name, "", Sampling(1.0, max_tokens=48)) for name in (BASE, TRAINED))
     lora, options = Lora(rank=4, alpha=8, bits=bits), Fit(1e-2, 8, batch=3)
-    lines = fit(folder, taught(), Team(model, seats), [TRAINED], lora, Sft(), options)
+    base = Team(model, seats, bits=bits)
+    lines = fit(folder, taught(), base, [TRAINED], lora, Sft(), options)
     losses = [float(line[f"{TRAINED}/loss"]) for line in lines]
     if not losses[-1] < losses[0]:
         raise TeamtuneError(f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps, not down")
-    team = Team(model, seats).adopt({TRAINED: str(folder / TRAINED)})
-    return team, f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}"
+    return base.adopt(
+        {TRAINED: str(folder / TRAINED)}
+    ), f"{len(losses)} steps, loss {losses[0]:.2f} to {losses[-1]:.2f}"
 
 
 def taught() -> list[Row]:
@@ -116,9 +118,9 @@ def mixed(engine: Engine, team: Team) -> list[Completion]:
     return engine.generate(asks, [0] * len(asks))
 
 
-def routed(done: Sequence[Completion], team: Team, bits: Bits = 16) -> str:
+def routed(done: Sequence[Completion], team: Team) -> str:
     """Each answer of `mixed` is that of its own weights, as training computes them."""
-    model = TeamModel.open(team, [TRAINED, BASE], Lora(rank=1, alpha=1, bits=bits))
+    model = TeamModel.open(team, [TRAINED, BASE], Lora(rank=1, alpha=1, bits=team.bits))
     base, trained = done[::2], done[1::2]
     told = [agrees(base, model, BASE), agrees(trained, model, TRAINED)]
     crossed = distance(trained, model, BASE)[0]
@@ -140,4 +142,4 @@ def probe_model(folder: Path, model: str, spec: EngineSpec, bits: Bits = 16) -> 
         engine.adopt(team)
         generated, done = generates(engine, BASE), mixed(engine, team)
     give_back_freed_memory()
-    return [("training", learned), ("generation", generated), ("adapters", routed(done, team, bits))]
+    return [("training", learned), ("generation", generated), ("adapters", routed(done, team))]

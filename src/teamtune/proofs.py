@@ -29,12 +29,14 @@ class Wanted:
     others: Sequence[Sequence[float]]
 
 
-def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = ()) -> int:
+def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = (), exact: bool = True) -> int:
     """Ask every seat whose adapter has a proof, and the seats of the bare base beside them, all in one batch; how many
     were held to what they should answer. There are engines that answer the base with the last adapter's weights.
 
-    elsewhere: seats whose weights are a server's own, of which nothing is known. Raises TeamtuneError where an answer
-    is not that of the seat's weights. An engine that tells no ids and log-probabilities cannot be held to anything.
+    elsewhere: seats whose weights are a server's own, of which nothing is known. exact: the engine holds the base in as
+    many bits as training did; otherwise answers may differ, and must only not be nearer to others' weights. Raises
+    TeamtuneError where an answer is not that of the seat's weights. An engine that tells no ids and log-probabilities
+    cannot be held to anything.
     """
     wanted = {name: one for name, one in wanted_of(team).items() if name not in elsewhere}
     if not wanted:
@@ -43,7 +45,7 @@ def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = ()) 
     engine.adopt(replace(team, agents=tuple(greedy)))
     asks = [Ask(name, (Message("user", one.question),), "proof") for name, one in wanted.items()]
     done = engine.generate(asks, [0] * len(asks))
-    return sum(held(one, wanted[ask.agent], team[ask.agent]) for ask, one in zip(asks, done, strict=True))
+    return sum(held(one, wanted[ask.agent], team[ask.agent], exact) for ask, one in zip(asks, done, strict=True))
 
 
 def wanted_of(team: Team) -> dict[str, Wanted]:
@@ -65,7 +67,7 @@ def proof_of(agent: Agent) -> dict[str, Any] | None:
     return found if found is not None and "bare" in found else None
 
 
-def held(done: Completion, want: Wanted, agent: Agent) -> bool:
+def held(done: Completion, want: Wanted, agent: Agent, exact: bool = True) -> bool:
     """Whether an answer could be held to what is wanted. Raises TeamtuneError where it is another model's."""
     if not done.token_ids or done.logprobs is None:
         return False
@@ -77,7 +79,7 @@ def held(done: Completion, want: Wanted, agent: Agent) -> bool:
     own = distance(done.logprobs[: len(expected)], expected)
     nearest = min((distance(done.logprobs[:upto], other) for other in want.others), default=own)
     nearer = NOISE < distance(done.logprobs[:upto], want.logprobs) > 2 * nearest
-    if another or own > APART or nearer:
+    if nearer or (exact and (another or own > APART)):
         weights = "the base's weights" if agent.adapter is None else f"adapter {agent.adapter!r}"
         whose = "an adapter's" if agent.adapter is None else "the base's"
         told = f"{own:.2f} a token apart, and {nearest:.2f} from {whose}"

@@ -11,6 +11,7 @@ stands beside each, and `teamtune plan DIR` holds them against a run that is fin
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,18 +174,21 @@ class Work:
     """ids of answers"""
     forward: int = 0
     """ids that pass a model once, without a way back: references, values, scores"""
-    trained: int = 0
-    """ids of rows, as often as they are trained on"""
 
 
-def seconds(shape: Shape, work: Work, device: tuple[str, float, float, float], fit: Fit, rows: int) -> dict[str, float]:
+def seconds(
+    shape: Shape, work: Work, device: tuple[str, float, float, float], fits: Sequence[tuple[Fit, int]], rows: int
+) -> dict[str, float]:
     """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the weights
     and of a batch's keys and values, read once for every token of a batch of `rows`. Where `rows` is 0 nothing is
-    generated there."""
+    generated there.
+
+    fits: each with the ids that it trains on: forward, back to the activations, and forward again with checkpoint.
+    """
     _, _, peak, memory = device
     once = 2 * shape.parameters
-    back = (3 if fit.checkpoint else 2) * once
-    found = {"training": (work.trained * back + work.forward * once) / (peak * TRAINS)}
+    passes = sum(ids * (3 if fit.checkpoint else 2) for fit, ids in fits) + work.forward
+    found = {"training": passes * once / (peak * TRAINS)}
     if rows:
         seen = (work.read + work.written / 2) / max(1, work.answers)
         moved = weights(shape) * GB + rows * seen * shape.cache * 2

@@ -84,7 +84,7 @@ def rollout(
     if how.driver == "auto" and spec.kind in ROLLING:
         how = replace(how, driver="rolling")
     with closing(open_engine(spec, team, run_of(folder))) as engine:
-        check_adapters(engine, team, spec.elsewhere)
+        check_adapters(engine, team, spec.elsewhere, exact=team.bits == 16 or spec.kind == "transformers")
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 

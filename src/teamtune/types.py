@@ -129,6 +129,8 @@ class Team:
     agents: tuple[Agent, ...]
     weights: str = ""
     """Identity of the base's weights (`models.identity`), so that a run notices when they are replaced in place."""
+    bits: Literal[16, 4] = 16
+    """In how many the base is held where it is trained on, and by the embedded engine."""
 
     def __post_init__(self) -> None:
         names = self.names

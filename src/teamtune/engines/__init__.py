@@ -59,7 +59,7 @@ def embedded(spec: EngineSpec, team: Team, others: Sequence[str]) -> dict[str, E
     from teamtune.engines.transformers import TransformersEngine
     from teamtune.models import load_model
 
-    model, tokenizer = load_model(team.model, spec.dtype)
+    model, tokenizer = load_model(team.model, spec.dtype, team.bits)
     seats: dict[str, Engine] = {}
     if SCORER in team.names:
         from teamtune.scorer import LearnedScorer

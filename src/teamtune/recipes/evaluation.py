@@ -115,4 +115,4 @@ def trained_team(folder: Path, sampling: Sampling, stage: Stage = "dpo") -> Team
     if stage == "dpo" and _preferring(cfg):
         less = "; --stage sft takes the team as it is before DPO"
         adapters |= {seat: str(finished(last, "dpo", less) / seat) for seat in _preferring(cfg)}
-    return with_adapters(base_team(cfg.model, seats(sampling), cfg.engine), adapters)
+    return with_adapters(base_team(cfg.model, seats(sampling), cfg.engine, cfg.lora.bits), adapters)

@@ -29,7 +29,7 @@ def main(cfg: Maft, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     train, test = splits(cfg.task)
     others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
-    base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine)
+    base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine, cfg.lora.bits)
     if not cfg.rows_only:
         check_trained(cfg.engine, [agent.name for agent in base.agents if agent.trainable])
         check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)

@@ -94,7 +94,7 @@ def trained_team(cfg: MaftEvaluation, source: Maft) -> Team:
     if number > source.iterations:
         raise TeamtuneError(f"iteration is {number}, but the run has {source.iterations}; take one of those")
     folder = finished(cfg.run / f"iteration-{number}", source.objective)  # stages are named after it
-    base = base_team(source.model, exchange.seats(source.names, cfg.sampling), cfg.engine)
+    base = base_team(source.model, exchange.seats(source.names, cfg.sampling), cfg.engine, source.lora.bits)
     return with_adapters(base, {name: str(folder / name) for name in source.learners})
 
 

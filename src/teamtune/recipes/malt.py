@@ -118,7 +118,7 @@ class Trained:
 def main(cfg: Malt, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     train, test = splits(cfg.task)
-    base = base_team(cfg.model, seats(cfg.sampling), cfg.engine)
+    base = base_team(cfg.model, seats(cfg.sampling), cfg.engine, cfg.lora.bits)
     if not cfg.rows_only:
         check_trained(cfg.engine, cfg.train_seats)
         check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)

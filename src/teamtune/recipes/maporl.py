@@ -17,7 +17,7 @@ from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import PAID, entrant, rivals
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
 from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
-from teamtune.recipes.scorer_source import check_unseen, questions_before, run_of, scorer_folder
+from teamtune.recipes.scorer_source import check_bits, check_unseen, questions_before, run_of, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run, Table
@@ -37,6 +37,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     first, train, test = parted(cfg.task, before)
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
     check_places(cfg)
+    check_bits(cfg)
     for model in (cfg.model, *cfg.partners):
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None

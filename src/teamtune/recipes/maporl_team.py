@@ -177,7 +177,7 @@ def untrained_team(cfg: Maporl, scorer: str | None) -> Team:
     if cfg.partners:
         model = lambda seat: next((cfg.partners[n - 1] for n in range(1, cfg.agents) if f"agent-{n + 1}" in seat), "")  # noqa: E731
         agents = tuple(replace(agent, model=model(agent.name)) for agent in agents)
-    team = Team(cfg.model, agents)
+    team = Team(cfg.model, agents, bits=cfg.lora.bits)
     return with_scorer(team, scorer) if scorer else team
 
 

@@ -117,7 +117,7 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
     """Train and measure; everything is in the run folder afterwards."""
     problems, test = splits(cfg.task)
     speakers = cfg.scorer.speakers
-    base = base_team(cfg.model, seats(speakers, cfg.scorer.sampling), cfg.engine)
+    base = base_team(cfg.model, seats(speakers, cfg.scorer.sampling), cfg.engine, cfg.scorer.lora.bits)
     check_lora(cfg.model, cfg.scorer.lora.targets, cfg.scorer.lora.shard, cfg.scorer.lora.bits)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
@@ -130,7 +130,7 @@ def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
     source = stored_options(ScorerTraining, cfg.run)
     _, test = splits(cfg.task, source.task)
     speakers = source.scorer.speakers
-    base = base_team(source.model, seats(speakers, cfg.sampling), cfg.engine)
+    base = base_team(source.model, seats(speakers, cfg.sampling), cfg.engine, source.scorer.lora.bits)
     team = with_scorer(base, str(finished(cfg.run / "scorer", "fit") / SCORER))
     team = with_adapters(team, {SCORER: str(team[SCORER].adapter)})
     with Run(cfg.out, cfg, command) as run:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 from teamtune.diversity import consensus
 from teamtune.engines import EngineSpec
@@ -56,8 +57,8 @@ class System:
     """target tokens that each of its agents was trained on"""
 
 
-def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team:
-    """The untrained team. A base that cannot be had stops here, before a run folder is made.
+def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec, bits: Literal[16, 4] = 16) -> Team:
+    """The untrained team, on a base in so many bits. One that cannot be had stops here, before a run folder is made.
 
     With a server the base may be a name that the server alone knows.
     """
@@ -65,7 +66,7 @@ def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec) -> Team
 
     check_seats(engine, [agent.name for agent in agents])
     elsewhere = engine.kind == "scripted" or (engine.kind == "openai" and not at_hand(model))
-    return Team(model, agents, "" if elsewhere else identity(model))
+    return Team(model, agents, "" if elsewhere else identity(model), bits)
 
 
 def play_test(

@@ -43,10 +43,15 @@ class Load:
     work: Work
     adapters: int
     """trained at once in one joint fit, those of values included"""
-    fit: Fit
-    """the largest of its fits"""
+    fits: tuple[tuple[Fit, int], ...]
+    """its kinds of fits, and the ids of rows that each trains on, as often as it does"""
     longest: int
     """ids of the longest prompt and answer that are expected"""
+
+    @property
+    def trained(self) -> int:
+        """Ids of rows of all fits."""
+        return sum(ids for _, ids in self.fits)
 
 
 def load_of(cfg: Any, lengths: Lengths) -> Load:
@@ -70,20 +75,22 @@ def malt_load(cfg: Malt, q: int, a: int) -> Load:
     preferring = preferring_seats(cfg.train_seats, cfg.dpo_generator)
     pairs = {seat: capped(nodes[seat][0] / n * n * (n - 1) / 4, cfg.pair_cap) for seat in preferring}
     preferred = sum(2 * count * (nodes[seat][1] + a) for seat, count in pairs.items())
-    trained = problems * (good * cfg.sft.epochs + preferred * cfg.dpo.epochs)
-    work = Work(training + testing, read, (training + testing) * a, round(problems * preferred), round(trained))
-    return Load(work, len(cfg.train_seats), cfg.sft, q + 2 * a + cfg.sampling.max_tokens)
+    fits = [(cfg.sft, round(problems * good * cfg.sft.epochs))]
+    fits += [(cfg.dpo, round(problems * preferred * cfg.dpo.epochs))] if pairs else []
+    work = Work(training + testing, read, (training + testing) * a, round(problems * preferred))
+    return Load(work, len(cfg.train_seats), tuple(fits), q + 2 * a + cfg.sampling.max_tokens)
 
 
 def maft_load(cfg: Maft, q: int, a: int) -> Load:
     """Debate: later answers read a summary and the agent's own last answer, summaries read the answers. Every agent's
-    rows are about one a problem; those of rivals are not counted."""
+    rows are about one a problem, and so are its pairs where it prefers; those of rivals are not counted."""
     training, testing = maft_generations(cfg)
     answers = training + testing
-    rows = cfg.task.train * cfg.iterations * cfg.sft.epochs
-    each = (q + a) + (q + 3 * a if cfg.critics else 0)
-    work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, 0, rows * cfg.agents * each)
-    return Load(work, cfg.agents * (2 if cfg.critics else 1), cfg.sft, q + cfg.agents * a + cfg.sampling.max_tokens)
+    rows = cfg.task.train * cfg.iterations * cfg.agents * ((q + a) + (q + 3 * a if cfg.critics else 0))
+    of = {"sft": [(cfg.sft, rows)], "ppo": [(cfg.ppo, rows)], "dpo": [(cfg.sft, rows), (cfg.dpo, 2 * rows)]}
+    fits = tuple((fit, ids * fit.epochs) for fit, ids in of[cfg.objective])
+    work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, 2 * rows if cfg.objective == "dpo" else 0)
+    return Load(work, cfg.agents * (2 if cfg.critics else 1), fits, q + cfg.agents * a + cfg.sampling.max_tokens)
 
 
 def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
@@ -98,6 +105,6 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
     looks = 2 + bool(values) + (cfg.scorer == "learned")
     trained = training * cfg.ppo.fit.epochs * (prompt + a + ((q + a) if values else 0))
     forward = round(training * looks * (prompt + a))
-    work = Work(answers, round(answers * prompt), answers * a, forward, round(trained))
+    work = Work(answers, round(answers * prompt), answers * a, forward)
     held = len(policies | values) + (cfg.scorer == "learned")
-    return Load(work, held, cfg.ppo.fit, round(shown[-1]) + cfg.sampling.max_tokens)
+    return Load(work, held, ((cfg.ppo.fit, round(trained)),), round(shown[-1]) + cfg.sampling.max_tokens)

@@ -17,12 +17,15 @@ def micro_tokens(on_cpu: bool, checkpoint: bool) -> int:
 
 
 def micro_batches(items: Sequence[Item], model: TeamModel, micro: int, checkpoint: bool) -> Iterator[list[Item]]:
-    """The micro-batches of one step, small enough that every process has one. Where activations are computed again,
-    agents do not mix: by then the adapters of a mixed batch are no longer set."""
+    """The micro-batches of one step. Where activations are computed again, agents do not mix: by then the adapters of
+    a mixed batch are no longer set."""
     tokens = micro or micro_tokens(model.device.type == "cpu", checkpoint)
-    if (count := processes.count()) > 1:
-        tokens = min(tokens, ceil(sum(len(one) * one.rows for one in items) / count))
-    return packed(items, tokens, model.mixes and not checkpoint)
+    return packed(items, for_all(items, tokens, processes.count()), model.mixes and not checkpoint)
+
+
+def for_all(items: Sequence[Item], tokens: int, count: int) -> int:
+    """Ids in one forward pass, fewer where a step would not give every one of `count` processes something to do."""
+    return min(tokens, ceil(sum(len(one) * one.rows for one in items) / count)) if count > 1 else tokens
 
 
 def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[list[Item]]:

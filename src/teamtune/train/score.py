@@ -47,7 +47,7 @@ def score_turns(
     first = {team[name].adapter: name for name in reversed(seats)}
     voice = {name: first[team[name].adapter] for name in seats}  # seats of one adapter say the same
     # A new adapter adds nothing, so whoever has none is the base.
-    model = TeamModel.open(team, sorted(first.values()), Lora(rank=1, alpha=1))
+    model = TeamModel.open(team, sorted(first.values()), Lora(rank=1, alpha=1, bits=team.bits))
     renderer = Renderer(model.tokenizer, team.model)
     most = MOST_LOGITS // model.model.config.get_text_config().vocab_size
     tokens = min(tokens or micro_tokens(model.device.type == "cpu", checkpoint=False), most)

@@ -106,9 +106,6 @@ class TeamModel:
         """the base is spread over all processes, which must run it together"""
         # PEFT mixes adapters in one batch in evaluation mode only; there is no dropout to miss.
         self.model = model.eval()
-        for module in model.modules():
-            if type(module).__name__ == "Linear4bit":  # in evaluation mode a CPU's has no gradients
-                module.training = True
         self.tokenizer = tokenizer
         self.agents = list(agents)
         self.heads = dict(heads or {})

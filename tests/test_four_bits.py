@@ -1,0 +1,88 @@
+"""Recipes on a base in four bits, to their end: what is sampled from is what was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from teamtune.cli import main as command
+from teamtune.recipes.evaluation import trained_team
+from teamtune.train.examples import Example
+from teamtune.train.forward import batch_of, logprobs
+from teamtune.train.team import Lora, TeamModel
+from teamtune.types import Agent, Sampling, Team
+
+pytest.importorskip("bitsandbytes")
+SMALL = ["--task", "tests.easy_task", "--train", "12", "--test", "2", "--sampling.max-tokens", "12", "--lora.bits", "4"]
+
+
+@pytest.fixture(scope="module")
+def rough(brief: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model of weights so large that four bits change what it says: another base for all proofs."""
+    path = str(tmp_path_factory.mktemp("rough"))
+    shape = {"hidden_size": 128, "intermediate_size": 256, "initializer_range": 0.2}
+    LlamaForCausalLM(LlamaConfig.from_pretrained(brief, **shape)).save_pretrained(path)
+    for part in (AutoTokenizer, GenerationConfig):
+        part.from_pretrained(brief).save_pretrained(path)
+    return path
+
+
+def test_malt_and_an_evaluation_of_its_team(rough: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    args = [
+        "--width",
+        "2",
+        "--threshold",
+        "0",
+        "--votes",
+        "1",
+        "--baselines",
+        "base",
+        "--sft.batch",
+        "4",
+        "--dpo.batch",
+        "4",
+    ]
+    command(["malt", *SMALL, *args, "--model", rough, "--out", str(out)])
+    assert (out / "comparison" / "DONE.json").exists()
+    assert json.loads((out / "sft" / "DONE.json").read_text())
+    assert trained_team(out, Sampling()).bits == 4
+    command(["eval", "--run", str(out), "--out", str(tmp_path / "eval"), "--test", "2"])
+    assert (tmp_path / "eval" / "comparison" / "DONE.json").exists()
+
+
+def test_gradients_are_the_same_after_a_pass_without_any(rough: str) -> None:
+    """A reference, a proof, an answer: bitsandbytes changes its layout for those, and loses gradients by it."""
+    model = TeamModel.open(Team(rough, (Agent("one"),), bits=4), ["one"], Lora(rank=4, bits=4))
+    ids, mask = batch_of(model, [Example([5, 6, 7], [8, 9, 10])])
+
+    def gradients() -> list[torch.Tensor]:
+        parameters = list(model.parameters("one"))
+        return list(torch.autograd.grad(logprobs(model, ids, ["one"], mask)[mask].sum(), parameters))
+
+    before = gradients()
+    with torch.no_grad():
+        logprobs(model, ids, ["one"], mask)
+    assert any(one.abs().sum() > 0 for one in before)
+    for one, other in zip(before, gradients(), strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_maporl(rough: str, tmp_path: Path) -> None:
+    args = ["--scorer", "grader", "--turns", "2", "--sizes", "2x2", "--ppo.updates", "1", "--ppo.problems", "2"]
+    args += ["--ppo.fit.epochs", "1", "--ppo.fit.rate", "1e-2", "--baselines", "off-the-shelf"]
+    command(["maporl", *SMALL, *args, "--model", rough, "--out", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "comparison" / "DONE.json").exists()
+
+
+def test_a_scorer_judges_on_the_base_that_it_was_trained_on(
+    rough: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command(["maporl", *SMALL, "--model", rough, "--ppo.problems", "2", "--out", str(tmp_path / "run")])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the scorer's base is held in 16 bits and the team's in 4 (lora.bits)" in told
