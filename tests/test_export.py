@@ -149,3 +149,41 @@ def test_an_agents_own_earlier_answers_are_not_learned_anew(tmp_path: Path) -> N
             assert all("weight" not in message for message in line["messages"] if message["role"] != "assistant")
             earlier += len(before)
     assert earlier > 0
+
+
+@pytest.mark.parametrize(("recipe", "stage"), [("malt", "turns"), ("maft", "iteration-1/turns")])
+def test_what_one_model_wrote_trains_another(brief: str, tmp_path: Path, recipe: str, stage: str) -> None:
+    """Its texts alone: the ids of one model's vocabulary mean nothing to another."""
+    rows, run = tmp_path / "rows", tmp_path / "run"
+    common = ["--task", "tests.easy_task", "--train", "8", "--test", "2", "--sampling.max-tokens", "12"]
+    none = ["--baselines", "none"] if recipe == "malt" else ["--baselines"]
+    command([recipe, *common, *QUICK, *none, "--model", "nobody/has-this", "--rows-only", "--out", str(rows)])
+    taking = [recipe, *common, *none, "--model", brief, "--turns-from", str(rows)]
+    command([*taking, "--out", str(run)])
+    theirs, own = (read_table(one / stage).rows() for one in (rows, run))
+    assert [turn["text"] for turn in own] == [turn["text"] for turn in theirs]
+    assert all(turn["token_ids"] is None for turn in own)
+    assert (run / "comparison" / "DONE.json").exists() and list(run.glob("**/adapter_model.safetensors"))
+    before = (run / "comparison" / "rows.parquet").read_bytes()
+    command([*taking, "--out", str(run)])
+    assert (run / "comparison" / "rows.parquet").read_bytes() == before, "and goes on as any run"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--train", "7"], "turns on 8 problems, 1 of which are not among this run's 7"),
+        (["--width", "2"], "were played with width 3, and this run has 2"),
+        (["--turns-from", "no/such"], "'no/such' is no run folder"),
+    ],
+)
+def test_turns_of_other_problems_or_other_trees_are_refused(
+    brief: str, tmp_path: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--task", "tests.easy_task", "--test", "2", "--train", "8", "--sampling.max-tokens", "12"]
+    rows = [*QUICK, "--model", "nobody/has-this", "--rows-only", "--out", str(tmp_path / "rows")]
+    command(["malt", *common, *rows])
+    with pytest.raises(SystemExit):
+        taking = ["--turns-from", str(tmp_path / "rows"), *more, "--out", str(tmp_path / "run")]
+        command(["malt", *common, "--model", brief, *taking])
+    assert said in " ".join(capsys.readouterr().err.split())

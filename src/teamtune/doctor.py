@@ -155,11 +155,31 @@ def disk(out: Path) -> Finding:
     return Finding("ok" if free >= ENOUGH_DISK else "missing", "disk", told)
 
 
+def hosted(cfg: Doctor) -> Iterator[Finding]:
+    """A server that is not asked to load adapters, or not to tell what it samples: it answers, and more is not seen."""
+    from teamtune.probes import probe_server
+
+    try:
+        told = probe_server(cfg.model, cfg.engine)
+        yield Finding("ok", "generation", f"{cfg.engine.openai.model or cfg.model}: {told}")
+    except TeamtuneError as error:
+        yield Finding("broken", "server", str(error))
+        return
+    lacking = [name for name in ("load_adapters", "ids", "logprobs") if not getattr(cfg.engine.openai, name)]
+    told = "whether the server answers with adapters as training does is not seen without " + ", ".join(lacking)
+    mend = " ".join(f"--engine.openai.{name.replace('_', '-')}" for name in lacking)
+    yield Finding("missing", "adapters", told, f"{mend} for a vLLM server; other servers give rows for teamtune export")
+
+
 def model(cfg: Doctor) -> Iterator[Finding]:
     """The model: there, with a chat template; then it generates, learns, and is answered through its adapter."""
     from teamtune.models import hub_answers, identity
     from teamtune.probes import probe_model
 
+    server = cfg.engine.openai
+    if cfg.engine.kind == "openai" and not (server.load_adapters and server.ids and server.logprobs):
+        yield from hosted(cfg)
+        return
     if cfg.model != "house" and not Path(cfg.model).expanduser().exists() and not hub_answers():
         yield Finding("missing", "hub", "it does not answer; models must be on this machine")
     try:

@@ -35,13 +35,14 @@ def asks_of(seat: str) -> list[Ask]:
     return [Ask(seat, (Message("user", text),), "probe") for text in QUESTIONS]
 
 
-def generates(engine: Engine, seat: str) -> str:
-    """Answers come, end, are the same for the same seed, and others for another."""
+def generates(engine: Engine, seat: str, seeded: bool = True) -> str:
+    """Answers come, end, and are the same for the same seed; an engine that is not `seeded` may give others."""
     asks = asks_of(seat)
     first, again, other = (engine.generate(asks, [seed] * len(asks)) for seed in (0, 0, 1))
     if not any(done.text.strip() for done in first):
         raise TeamtuneError(f"{seat} says nothing to any of {len(asks)} questions; is it an instruct model?")
-    if [done.text for done in first] != [done.text for done in again]:
+    same = [done.text for done in first] == [done.text for done in again]
+    if seeded and not same:
         raise TeamtuneError(f"{seat} says something else under the same seed; runs cannot be repeated on this engine")
     ended = sum(done.finish == "stop" for done in (*first, *other))
     if not ended:
@@ -49,7 +50,8 @@ def generates(engine: Engine, seat: str) -> str:
             f"{seat} ended none of {2 * len(asks)} answers by itself; check the stop token of its chat template and "
             "max_tokens"
         )
-    return f"{ended} of {2 * len(asks)} answers ended by themselves; one seed, one answer"
+    told = "one seed, one answer" if same else "another answer to the same seed, so that runs cannot be repeated"
+    return f"{ended} of {2 * len(asks)} answers ended by themselves; {told}"
 
 
 def agrees(done: Sequence[Completion], model: TeamModel, seat: str, apart: float = APART) -> str:
@@ -129,6 +131,14 @@ def routed(done: Sequence[Completion], team: Team) -> str:
             f"answers of an adapter are {crossed:.3f} a token apart from the base's: it is not live in this engine"
         )
     return f"base: {told[0]}; adapter beside it: {told[1]}, and {crossed:.2f} from the base's"
+
+
+def probe_server(model: str, spec: EngineSpec) -> str:
+    """What a server does that nobody trains with: it answers."""
+    team = Team(model, (Agent(BASE, "", Sampling(1.0, max_tokens=48)),))
+    with closing(open_engine(spec, team)) as engine:
+        engine.adopt(team)
+        return generates(engine, BASE, seeded=False)
 
 
 def probe_model(folder: Path, model: str, spec: EngineSpec, bits: Bits = 16) -> list[tuple[str, str]]:

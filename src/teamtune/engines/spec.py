@@ -156,7 +156,7 @@ def check_trained(spec: EngineSpec, seats: Sequence[str]) -> None:
     if spec.kind == "openai" and nameless and not spec.openai.load_adapters:
         raise TeamtuneError(
             f"the server has no adapters of {', '.join(nameless)}, which are to be trained; give "
-            "--engine.openai.load-adapters for a vLLM server, or --rows-only and train from the rows elsewhere"
+            "--engine.openai.load-adapters for a vLLM server, or --rows-only, and train on them by --turns-from"
         )
 
 

@@ -24,6 +24,7 @@ from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Speakers, Summary, by_roles, critic, generator
 from teamtune.recipes.malt import enough
 from teamtune.recipes.measures import Measures
+from teamtune.recipes.stored import taken_turns
 from teamtune.recipes.systems import round_seed, trained_tokens
 from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
@@ -59,6 +60,10 @@ OF_OTHERS = {
     "ppo": ("dpo", "preference"),
 }
 """options that each objective does not read"""
+
+
+FIRST = "iteration-1/turns"
+"""where the team's first debates are in a run"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,9 @@ class Maft:
     driver: Driver = field(default="auto", metadata=BESIDE)
     rows_only: bool = field(default=False, metadata=BESIDE)
     """debate once and make the rows to learn from, and train nothing: for teamtune export; without it a run goes on"""
+    turns_from: str = ""
+    """a run of maft on the same problems, whose first debates to learn from: what a server wrote (--rows-only) trains a
+    model that is here"""
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0
@@ -231,7 +239,9 @@ def iterations(lab: Lab, method: Method, held: Sequence[Table] = ()) -> Iterator
 
 
 def debates(lab: Lab, method: Method, name: str, team: Team, seed: int) -> Table:
-    """Debates on the training problems."""
+    """Debates on the training problems; the team's first ones may be another run's."""
+    if lab.cfg.turns_from and name == FIRST:
+        return taken_turns(lab.run, name, lab.problems, lab.cfg, FIRST, ("agents", "rounds", "summary", "manner"))
     cfg, how = lab.cfg, Rollout(seed=seed, driver=lab.cfg.driver)
     return lab.run.work(name, rollout, lab.problems, team, cfg.debate_of(method.speakers), cfg.engine, how)
 
@@ -280,4 +290,4 @@ def rows_of(lab: Lab, method: Method, prefix: str, turns: Table, seed: int) -> t
 def first_rows(lab: Lab) -> None:
     """The rows of the first iteration, by the untrained team."""
     method, seed = multiagent(lab), round_seed(lab.cfg.seed, 1)
-    rows_of(lab, method, "iteration-1/", debates(lab, method, "iteration-1/turns", method.start, seed), seed)
+    rows_of(lab, method, "iteration-1/", debates(lab, method, FIRST, method.start, seed), seed)

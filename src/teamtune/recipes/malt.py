@@ -22,6 +22,7 @@ from teamtune.engines import EngineSpec
 from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora
 from teamtune.protocols.pipeline import ROLES, pipeline, seats
+from teamtune.recipes.stored import taken_turns
 from teamtune.recipes.systems import (
     TEST_SEED,
     System,
@@ -82,6 +83,9 @@ class Malt:
     driver: Driver = field(default="auto", metadata=BESIDE)
     rows_only: bool = field(default=False, metadata=BESIDE)
     """roll out and make the rows to learn from, and train nothing: for teamtune export; without it the run goes on"""
+    turns_from: str = ""
+    """a run of malt on the same problems, whose first trees to learn from: what a server wrote (--rows-only) trains a
+    model that is here"""
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""
     seed: int = 0
@@ -149,7 +153,10 @@ def round_rows(run: Run, cfg: Malt, train: Split, team: Team, number: int = 0) -
     tree = partial(pipeline, width=cfg.width)
     how = Rollout(seed=seed, driver=cfg.driver)
     problems = train.sealed(run)
-    turns = run.work(f"{prefix}turns", rollout, problems, team, tree, cfg.engine, how)
+    if cfg.turns_from and number == 0:
+        turns = taken_turns(run, f"{prefix}turns", problems, cfg, f"{prefix}turns", ("width", "rounds"))
+    else:
+        turns = run.work(f"{prefix}turns", rollout, problems, team, tree, cfg.engine, how)
     grades = run.stage(f"{prefix}grades", grade_turns, turns, problems, cfg.task, "train")
     values = run.stage(f"{prefix}values", backup, turns, grades, pooling=cfg.pooling, threshold=cfg.threshold)
     rows = run.stage(f"{prefix}sft-rows", sft_rows, turns, values, roles, cap=cfg.sft_cap, seed=seed)

@@ -61,7 +61,7 @@ def malt_plan(cfg: Malt) -> Plan:
 def malt_generations(cfg: Malt) -> tuple[int, int]:
     """Generations of the trees, and on test problems."""
     tree = sum(cfg.width**depth for depth in (1, 2, 3))
-    return cfg.rounds * cfg.task.train * tree, cfg.task.test * calls_a_test_problem(cfg)
+    return (cfg.rounds - bool(cfg.turns_from)) * cfg.task.train * tree, cfg.task.test * calls_a_test_problem(cfg)
 
 
 def maft_plan(cfg: Maft) -> Plan:
@@ -100,7 +100,7 @@ def maft_generations(cfg: Maft) -> tuple[int, int]:
         "temperature-2": (more * debate if "single-ft" not in cfg.baselines else 0, debate, 0),
     }
     rivals = [calls.get(name, (0, debate, 0)) for name in cfg.baselines]
-    own = ((more + 1) * debate, (more + 1) * debate, debate)
+    own = ((more + (not cfg.turns_from)) * debate, (more + 1) * debate, debate)
     train, test, further = (sum(column) for column in zip(own, *rivals, strict=True))
     return cfg.task.train * train, cfg.task.test * test + others * further
 

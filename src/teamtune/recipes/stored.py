@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from teamtune.adapters import check_adapter
 from teamtune.models import fingerprint
-from teamtune.types import BESIDE, Team, TeamtuneError
+from teamtune.store import Run, Table, read_table
+from teamtune.types import BESIDE, Row, Team, TeamtuneError
 
 T = TypeVar("T")
 
@@ -64,6 +65,38 @@ def with_adapters(team: Team, adapters: Mapping[str, str]) -> Team:
     """The team with adapters of another run, whose contents become part of its identity."""
     prints = [fingerprint(check_adapter(path)) for path in adapters.values()]
     return replace(team.adopt(adapters), weights=" ".join([team.weights, *prints]))
+
+
+def taken_turns(run: Run, name: str, problems: Table, cfg: Any, stage: str, alike: Sequence[str]) -> Table:
+    """The turns that another run of the same recipe played, `cfg.turns_from`, as a stage of this one.
+
+    stage: where they are in that run; alike: the options that decide how episodes go. Raises TeamtuneError where the
+    other run differs in one of them, or in its problems.
+    """
+    folder = Path(cfg.turns_from)
+    theirs = stored_options(type(cfg), folder)
+    for option in alike:
+        if getattr(theirs, option) != getattr(cfg, option):
+            raise TeamtuneError(
+                f"the turns of {cfg.turns_from!r} were played with {option} {getattr(theirs, option)}, and this run "
+                f"has {getattr(cfg, option)}; take the same"
+            )
+    if not (folder / stage / "DONE.json").exists():
+        raise TeamtuneError(f"{cfg.turns_from!r} holds no finished {stage}; let it end first")
+    same = theirs.model == cfg.model and not theirs.engine.openai.model and not theirs.engine.openai.names
+    return run.stage(name, taken, read_table(folder / stage), problems, ids=same)
+
+
+def taken(turns: Sequence[Row], problems: Sequence[Row], ids: bool) -> list[Row]:
+    """The turns, on these very problems. ids: they are this model's; otherwise their texts alone are taken."""
+    theirs, own = {turn["problem"] for turn in turns}, {problem["id"] for problem in problems}
+    if theirs != own:
+        raise TeamtuneError(
+            f"turns_from has turns on {len(theirs)} problems, {len(theirs - own)} of which are not among this run's "
+            f"{len(own)}; give the task, --train and --data-seed that it was made with"
+        )
+    bare: Row = {} if ids else {"prompt_ids": None, "token_ids": None, "logprobs": None}
+    return [{**turn, **bare} for turn in turns]
 
 
 def _stored(folder: Path) -> dict[str, Any]:
