@@ -163,6 +163,10 @@ def test_what_one_model_wrote_trains_another(brief: str, tmp_path: Path, recipe:
     theirs, own = (read_table(one / stage).rows() for one in (rows, run))
     assert [turn["text"] for turn in own] == [turn["text"] for turn in theirs]
     assert all(turn["token_ids"] is None for turn in own)
+    trained = read_table(run / "comparison").rows()[-1]["trained_tokens"]
+    lines_ = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    spent = sum(n for line in lines_ for name, n in line.items() if name.endswith("/tokens"))
+    assert 0 < trained < spent, "answers, of all that rows hold"
     assert (run / "comparison" / "DONE.json").exists() and list(run.glob("**/adapter_model.safetensors"))
     before = (run / "comparison" / "rows.parquet").read_bytes()
     command([*taking, "--out", str(run)])

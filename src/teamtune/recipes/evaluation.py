@@ -93,10 +93,10 @@ def tokens_of(folder: Path, stage: Stage, playing: Sequence[str]) -> Counter[str
     cfg = stored_options(Malt, folder)
     total: Counter[str] = Counter()
     for place in rounds_of(cfg):
-        total += trained_tokens(read_table(place / "sft-rows"), cfg.sft.epochs, playing)
+        total += trained_tokens(read_table(place / "sft-rows"), cfg.model, cfg.sft.epochs, playing)
         later = place == rounds_of(cfg)[-1] and stage == "sft"
         if _preferring(cfg) and not later:
-            total += trained_tokens(read_table(place / "pairs"), cfg.dpo.epochs, playing)
+            total += trained_tokens(read_table(place / "pairs"), cfg.model, cfg.dpo.epochs, playing)
     return total
 
 

@@ -106,5 +106,7 @@ def tokens_of(cfg: MaftEvaluation, source: Maft) -> Counter[str]:
     total: Counter[str] = Counter()
     for number in range(1, (cfg.iteration or source.iterations) + 1):
         for stage, fit in fits[source.objective].items():
-            total += trained_tokens(read_table(cfg.run / f"iteration-{number}" / stage), fit.epochs, playing)
+            total += trained_tokens(
+                read_table(cfg.run / f"iteration-{number}" / stage), source.model, fit.epochs, playing
+            )
     return total

@@ -195,7 +195,7 @@ def star(lab: Lab) -> Iterator[Entrant]:
         enough(rows, [SOLVER])
         stage = f"{prefix}sft"
         done = run.train(stage, fit, rows, base, [SOLVER], cfg.lora, Sft(), cfg.sft, cfg.seed)
-        tokens += trained_tokens(rows, cfg.sft.epochs)
+        tokens += trained_tokens(rows, cfg.model, cfg.sft.epochs)
         before, loss = loss, last_epoch(lab, stage)
         if loss >= before:
             break

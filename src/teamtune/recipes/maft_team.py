@@ -256,7 +256,7 @@ def learn(lab: Lab, method: Method, prefix: str, turns: Table, before: Step, see
 
     def fitted(stage: str, rows: Table, begin: Team, objective: Objective, options: Fit) -> Team:
         done = run.train(f"{prefix}{stage}", fit, rows, begin, names, cfg.lora, objective, options, seed)
-        tokens.update(trained_tokens(rows, options.epochs))
+        tokens.update(trained_tokens(rows, cfg.model, options.epochs))
         return begin.adopt({name: str(done.path / name) for name in names})
 
     if cfg.objective == "ppo":

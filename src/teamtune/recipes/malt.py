@@ -176,13 +176,13 @@ def train_round(run: Run, cfg: Malt, train: Split, before: Trained, number: int 
     rows, pairs = round_rows(run, cfg, train, team, number)
     sft = run.train(f"{prefix}sft", fit, rows, team, roles, cfg.lora, Sft(), cfg.sft, seed)
     star = team.adopt({role: str(sft.path / role) for role in roles})
-    star_tokens = before.tokens + trained_tokens(rows, cfg.sft.epochs)
+    star_tokens = before.tokens + trained_tokens(rows, cfg.model, cfg.sft.epochs)
     if pairs is None:
         return Trained(star, star, star_tokens, star_tokens)
     preferring = preferring_seats(roles, cfg.dpo_generator)
     dpo = run.train(f"{prefix}dpo", fit, pairs, star, preferring, cfg.lora, cfg.preference, cfg.dpo, seed)
     final = star.adopt({role: str(dpo.path / role) for role in preferring})
-    return Trained(star, final, star_tokens, star_tokens + trained_tokens(pairs, cfg.dpo.epochs))
+    return Trained(star, final, star_tokens, star_tokens + trained_tokens(pairs, cfg.model, cfg.dpo.epochs))
 
 
 def preferring_seats(trained: Sequence[str], dpo_generator: bool) -> list[str]:

@@ -145,7 +145,9 @@ def best_sft(lab: Lab) -> Entrant:
     done = run.train("sft/sft", fit, rows, lab.team, policies, cfg.lora, Sft(), cfg.sft, cfg.seed)
     team = lab.team.adopt({name: str(done.path / name) for name in policies})
     protocol = cfg.talk(cfg.speakers_of(cfg.sizes[0]))
-    return entrant("SFT on the best discussions", "sft", team, protocol, trained_tokens(rows, cfg.sft.epochs))
+    return entrant(
+        "SFT on the best discussions", "sft", team, protocol, trained_tokens(rows, cfg.model, cfg.sft.epochs)
+    )
 
 
 def best_rows(turns: Sequence[Row], grades: Sequence[Row], agents: Sequence[str], seed: int) -> Counted:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 from teamtune.diversity import consensus
@@ -217,11 +217,20 @@ def _measured(system: System) -> tuple[dict[str, float], float | None, list[Row]
     return scores(turns, grades, system.votes), agreement(turns, grades, system.votes), turns
 
 
-def trained_tokens(table: Table, epochs: int = 1, agents: Sequence[str] | None = None) -> Counter[str]:
-    """Target tokens of each agent (None: of all) over all epochs: answers of SFT rows, both answers of pairs."""
+def trained_tokens(table: Table, model: str, epochs: int = 1, agents: Sequence[str] | None = None) -> Counter[str]:
+    """Target tokens of each agent (None: of all) over all epochs: answers of SFT rows, both answers of pairs. Answers
+    without ids are counted as training reads them: by the model's tokenizer, and the token that closes them."""
+    from teamtune.models import open_tokenizer
+
+    answers = (("completion", "token_ids"), ("chosen", "chosen_ids"), ("rejected", "rejected_ids"))
+    tokenizer = cache(partial(open_tokenizer, model))
     found: Counter[str] = Counter()
     for row in table.rows():
         if agents is None or row["agent"] in agents:
-            columns = ("token_ids", "chosen_ids", "rejected_ids")
-            found[row["agent"]] += epochs * sum(len(row.get(column) or ()) for column in columns)
+            for text, ids in (one for one in answers if one[0] in row):
+                bare = row[ids] is None
+                length = (
+                    len(tokenizer()(row[text], add_special_tokens=False)["input_ids"]) + 1 if bare else len(row[ids])
+                )
+                found[row["agent"]] += epochs * length
     return found
