@@ -159,8 +159,22 @@ def test_memory_is_that_of_the_largest_fit_and_hours_are_those_of_all() -> None:
 def test_a_base_that_is_spread_is_trained_on_by_all_devices_at_once() -> None:
     cfg = Malt(Path("x"), model=LLAMA, sft=Fit(checkpoint=True), dpo=Fit(checkpoint=True))
     load, shape = load_of(cfg, Lengths()), shape_of(LLAMA)
-    one, spread = (hours(replace(cfg, lora=Lora(shard=shard)), load, shape, DEVICES[3]) for shard in (False, True))
-    assert spread["training"] == pytest.approx(one["training"] / 8)
+    one, spread = (hours(replace(cfg, lora=Lora(shard=count > 1)), load, shape, DEVICES[3], count) for count in (1, 16))
+    assert spread["training"] == pytest.approx(one["training"] / 16)
+    sharded = replace(cfg, lora=Lora(shard=True))
+    eight, sixteen = (needs(sharded, load, shape, spread=count)[0].parts["weights"] for count in (8, 16))
+    assert sixteen < eight < 5
+
+
+def test_a_plan_for_several_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    command(["plan", "malt", "--model", LLAMA, "--processes", "4"])
+    told = capsys.readouterr().out
+    assert "memory is that of each of 4 devices, and hours are those of all at once" in told and "shard 4" in told
+    for args in (["malt", "--processes", "none"], ["maporl", "--model", LLAMA, "--processes", "2"]):
+        with pytest.raises(SystemExit):
+            command(["plan", *args])
+    said = capsys.readouterr().err
+    assert "--processes is none" in said and "PPO trains in one" in said
 
 
 @pytest.mark.parametrize(

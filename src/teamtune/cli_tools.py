@@ -49,11 +49,15 @@ def plan(args: list[str]) -> None:
         rest, value = taken(rest, flag, "number")
         own += [] if value is None else [flag.replace("--lengths.", "--"), value]
     lengths = parsed(Lengths, "teamtune plan --lengths", own)
+    rest, told = taken(rest, "--processes", "number")
+    if told is not None and not (told.isdigit() and int(told)):
+        raise TeamtuneError(f"--processes is {told}; give the number of processes that train, 1 or above")
     if args[0] in recipes:
         rest = rest if any(arg.startswith("--out") for arg in rest) else [*rest, "--out", "unused"]
-        show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths)
+        show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths, int(told or 0))
         return
-    if rest:
+    if rest or told:
+        rest = [*rest, *(["--processes", told] if told else [])]
         raise TeamtuneError(f"teamtune plan of a run takes --lengths alone, not {shlex.join(rest)}")
     kinds = {kind.__name__: kind for kind in recipes.values()}
     kind = stored_kind(Path(args[0]))

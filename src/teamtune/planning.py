@@ -31,7 +31,7 @@ from teamtune.resources import (
 )
 from teamtune.train.fit import Fit
 from teamtune.train.team import Lora
-from teamtune.types import answering, tokens_of
+from teamtune.types import TeamtuneError, answering, tokens_of
 
 LOCAL = ("transformers", "vllm")
 """engines that need memory and time where the recipe runs"""
@@ -61,16 +61,19 @@ class Need:
         return self.total + OVERHEAD <= gb * self.share
 
 
-def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need]:
-    """Memory of the joint fit as it is asked for and in more sparing ways, and of the engine; a server's is its own."""
+def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, spread: int = SPREAD) -> list[Need]:
+    """Memory of the joint fit as it is asked for and in more sparing ways, and of the engine; a server's is its own.
+
+    spread: processes that a sharded base is spread over.
+    """
     asked = [fit for fit, _ in load.fits]
     again = [replace(fit, checkpoint=True) for fit in asked]
     ways = {"training": (asked, cfg.lora), "fit.checkpoint": (again, cfg.lora)}
     ways["+ lora.bits 4"] = (again, replace(cfg.lora, bits=4, shard=False))
     if not isinstance(cfg, Maporl):  # which trains in one process
-        ways[f"or lora.shard {SPREAD}"] = (again, replace(cfg.lora, bits=16, shard=True))
+        ways[f"or lora.shard {spread}"] = (again, replace(cfg.lora, bits=16, shard=True))
     others = [way for n, way in enumerate(ways) if ways[way] not in list(ways.values())[:n]]
-    found = [Need(way, largest(shape, load.adapters, *ways[way], on_cpu)) for way in others]
+    found = [Need(way, largest(shape, load.adapters, *ways[way], on_cpu, spread)) for way in others]
     if cfg.engine.kind not in LOCAL:
         return found
     engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu)
@@ -78,9 +81,10 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False) -> list[Need
     return [*found, both_at_once(cfg, found[0], engine)] if isinstance(cfg, Maporl) else found
 
 
-def largest(shape: Shape, agents: int, fits: Sequence[Fit], lora: Lora, on_cpu: bool) -> dict[str, float]:
+def largest(shape: Shape, agents: int, fits: Sequence[Fit], lora: Lora, on_cpu: bool, spread: int) -> dict[str, float]:
     """The memory of that fit which takes most."""
-    return max((training_memory(shape, agents, fit, lora, on_cpu) for fit in fits), key=lambda gb: sum(gb.values()))
+    found = (training_memory(shape, agents, fit, lora, on_cpu, spread) for fit in fits)
+    return max(found, key=lambda gb: sum(gb.values()))
 
 
 def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float]) -> Need:
@@ -91,26 +95,33 @@ def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float]) -> Need:
     return Need("beside vLLM", training.parts, 1 - cfg.engine.vllm.memory)
 
 
-def hours(cfg: Any, load: Load, shape: Shape, device: tuple[str, float, float, float]) -> dict[str, float]:
-    """Hours of each part of the work on a device, those alone that it has the memory for."""
-    asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape)}
+def hours(
+    cfg: Any, load: Load, shape: Shape, device: tuple[str, float, float, float], processes: int = 1
+) -> dict[str, float]:
+    """Hours of each part of the work on a device, those alone that it has the memory for. So many processes train, each
+    on a device of its own."""
+    asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape, spread=processes)}
     if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
         return {}
     rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1]) if asked.get("generating") else 0
     found = seconds(shape, load.work, device, load.fits, rows)
-    found["training"] /= SPREAD if cfg.lora.shard else 1
+    found["training"] /= processes
     return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked["training"]}
 
 
-def show_plan(cfg: Any, lengths: Lengths) -> None:
-    """Print the plan of a recipe's options."""
+def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
+    """Print the plan of a recipe's options. processes: that train; 0 is one, or as many as a base is spread over."""
+    if processes > 1 and isinstance(cfg, Maporl):
+        raise TeamtuneError(f"processes is {processes} and PPO trains in one; leave it out")
+    processes = processes or (SPREAD if cfg.lora.shard else 1)
+    spread = processes if processes > 1 else SPREAD
     shape, load, console = shape_of(cfg.model, cfg.lora), load_of(cfg, lengths), Console(soft_wrap=True)
     adapters = f"{load.adapters} adapters of {shape.adapter / 1e6:.1f} M"
     console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {adapters}", highlight=False)
     work = load.work
     told = f"{work.answers:,} answers; {work.read / 1e6:.1f} M ids read, {work.written / 1e6:.1f} M written"
     console.print(f"{told}, {work.forward / 1e6:.1f} M scored, {load.trained / 1e6:.1f} M trained on", highlight=False)
-    asked = needs(cfg, load, shape)
+    asked = needs(cfg, load, shape, spread=spread)
     names = list(dict.fromkeys(name for need in asked for name in need.parts))
     table = Table("Memory, GB", *names, "all", "fits", padding=(0, 1, 0, 0))
     for need in asked:
@@ -120,13 +131,15 @@ def show_plan(cfg: Any, lengths: Lengths) -> None:
     table = Table("Hours", *PARTS, "all", padding=(0, 1, 0, 0))
     own = {*PARTS} if cfg.engine.kind in LOCAL else {"training"}
     for device in DEVICES:
-        found = hours(cfg, load, shape, device)
+        found = hours(cfg, load, shape, device, processes)
         cells = [f"{found[part]:.2f}" if part in found else "" for part in PARTS]
         table.add_row(device[0], *cells, f"{sum(found.values()):.2f}" if found.keys() >= own else "does not fit")
     console.print(table)
     console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
-    if cfg.lora.shard:
-        console.print(f"Of training, memory is that of each of {SPREAD} devices, and hours are those of all at once.")
+    if processes > 1:
+        console.print(
+            f"Of training, memory is that of each of {processes} devices, and hours are those of all at once."
+        )
     if cfg.engine.kind == "openai":
         console.print("What is read and written is its server's.")
 

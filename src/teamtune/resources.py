@@ -117,18 +117,21 @@ def weights(shape: Shape, bits: int = 16, on_cpu: bool = False, processes: int =
 
 
 def training_memory(
-    shape: Shape, agents: int, fit: Fit, lora: Lora, on_cpu: bool = False, vocabulary_at_once: int = MOST_LOGITS
+    shape: Shape, agents: int, fit: Fit, lora: Lora, on_cpu: bool = False, spread: int = SPREAD
 ) -> dict[str, float]:
     """GB of a joint fit: the base once, for each agent its adapter, gradients and AdamW's two moments in float32, what
-    one micro-batch keeps for the way back, and some tokens' logits with their gradients."""
+    one micro-batch keeps for the way back, and some tokens' logits with their gradients.
+
+    spread: processes that a sharded base is spread over.
+    """
     tokens = fit.micro_tokens or micro_tokens(on_cpu, fit.checkpoint)
     layer = tokens * ACTIVATION * (shape.width + shape.inner)
     kept = (
         tokens * shape.layers * shape.width * (4 if on_cpu else 2) + layer if fit.checkpoint else shape.layers * layer
     )
-    logits = 3 * 4 * min(tokens * shape.vocabulary, vocabulary_at_once)
+    logits = 3 * 4 * min(tokens * shape.vocabulary, MOST_LOGITS)
     return {
-        "weights": weights(shape, lora.bits, on_cpu, SPREAD if lora.shard else 1),
+        "weights": weights(shape, lora.bits, on_cpu, spread if lora.shard else 1),
         "adapters": agents * shape.adapter * 16 / GB,
         "activations": kept / GB,
         "logits": logits / GB,
