@@ -138,7 +138,7 @@ def peak_flops() -> float:
     where = this_device()
     dtype = torch.bfloat16 if native_bfloat16(where) else torch.float32
     best = 0.0
-    for size in (512, 1024, 2048):
+    for size in (512, 1024, 2048, *((4096, 8192) if where.type == "cuda" else ())):
         a, b = (torch.randn(size, size, dtype=dtype, device=where) for _ in range(2))
         for _ in range(8):
             began = time.monotonic()

@@ -76,7 +76,7 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, spread: int 
     found = [Need(way, largest(shape, load.adapters, *ways[way], on_cpu, spread)) for way in others]
     if cfg.engine.kind not in LOCAL:
         return found
-    engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu)
+    engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu, cfg.lora.bits)
     found.append(Need("generating", engine, cfg.engine.vllm.memory if cfg.engine.kind == "vllm" else 1.0))
     return [*found, both_at_once(cfg, found[0], engine)] if isinstance(cfg, Maporl) else found
 

@@ -139,18 +139,18 @@ def training_memory(
 
 
 def generation_memory(
-    shape: Shape, adapters: int, spec: EngineSpec, longest: int, on_cpu: bool = False
+    shape: Shape, adapters: int, spec: EngineSpec, longest: int, on_cpu: bool = False, bits: int = 16
 ) -> dict[str, float]:
     """GB of an engine on this machine: the base, its adapters, and keys and values: of a full batch of the embedded
     engine; of the one longest text that vLLM must have room for, more of which it fills with others.
 
-    longest: ids of a prompt and its answer.
+    longest: ids of a prompt and its answer. bits: of the base where it is trained, and in the embedded engine.
     """
     size, cached = 4 if on_cpu else 2, min(spec.rows * longest, spec.tokens)
     if spec.kind == "vllm":
         cached = spec.vllm.context or shape.context
     return {
-        "weights": weights(shape, 16, on_cpu),
+        "weights": weights(shape, bits if spec.kind == "transformers" else 16, on_cpu),
         "adapters": adapters * shape.adapter * (2 if spec.kind == "vllm" else 4) / GB,
         "cache": cached * shape.cache * size / GB,
     }

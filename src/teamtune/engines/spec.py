@@ -71,8 +71,9 @@ class Openai:
     """the server's word for the longest answer"""
     at_once: int = field(default=32, metadata=BESIDE)
     """asks that are on their way at a time"""
-    retries: int = field(default=6, metadata=BESIDE)
-    """of an ask that is refused for now (429, 5xx), lost, or answered brokenly; each waits longer"""
+    retries: int = field(default=12, metadata=BESIDE)
+    """of an ask that is refused for now (429, 5xx), lost, or answered brokenly; each waits longer, up to 8 seconds, so
+    that they outlast a minute"""
     timeout: float = field(default=120.0, metadata=BESIDE)
     """seconds of silence after which an ask is lost"""
     deadline: float = field(default=900.0, metadata=BESIDE)
