@@ -22,6 +22,8 @@ __all__ = ["out"]  # a fixture
         (["--width", "0"], "width is 0; it must be 1 or above"),
         (["--width", "1"], "width is 1; DPO compares siblings"),
         (["--width", "two"], "--width: invalid literal for int() with base 10: 'two'"),
+        (["--train-seats", "generator", "--dpo.rate", "1e-3"], "dpo has no use with train_seats generator"),
+        (["--train-seats", "generator", "--pair-cap", "3"], "pair_cap has no use with train_seats generator"),
         (["--bogus", "3"], "Unrecognized options: --bogus, 3"),
         (["--sft.rat", "3"], "perhaps you meant --sft.rate"),
         (["--sft.rate", "nan"], "rate is nan; it must be above 0, and finite"),

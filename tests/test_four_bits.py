@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_gradients_are_those_of_the_weights_that_four_bits_stand_for(rough: str,
     """Also after passes without gradients (a reference, a proof, an answer), for which bitsandbytes changes its layout
     on some CPUs and loses gradients by it."""
     four = TeamModel.open(Team(rough, (Agent("one"),), bits=4), ["one"], Lora(rank=4, bits=4))
-    plain = LlamaForCausalLM.from_pretrained(rough)
+    plain: Any = LlamaForCausalLM.from_pretrained(rough)
     with torch.no_grad():
         for name, module in load_model(rough, bits=4)[0].named_modules():
             if hasattr(module, "quant_state") or hasattr(getattr(module, "weight", None), "quant_state"):

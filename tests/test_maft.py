@@ -155,6 +155,11 @@ def test_without_critics_they_stay_at_the_base(brief: str, tmp_path: Path) -> No
         (["--weight", "1.5"], "weight is 1.5; it must lie in [0, 1]"),
         (["--summary", "none", "--baselines", "no-summary"], "baseline no-summary is the method itself"),
         (["--objective", "ppo", "--init", "base", "--iterations", "2"], "objective is ppo and init is base"),
+        (["--dpo.rate", "1e-3"], "dpo has no use with objective sft; leave it out"),
+        (["--objective", "dpo", "--policy.clip", "0.1"], "policy has no use with objective dpo"),
+        (["--objective", "ppo", "--preference.beta", "0.5"], "preference has no use with objective ppo"),
+        (["--star-rounds", "2", "--baselines", "debate"], "star_rounds has no use with baselines without star"),
+        (["--no-critics", "--weight", "0.3"], "weight has no use with critics that are not finetuned"),
         (["--measures.encoder", "no-such/encoder"], "no encoder 'no-such/encoder' to be had"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from helpers import random_adapter
 from odd_server import OddServer, running
+from teamtune import doctor
 from teamtune.cli import main as command
 from teamtune.engines import EngineSpec
 from teamtune.engines.openai import OpenaiEngine
@@ -149,8 +150,9 @@ def test_a_cap_holds_over_restarts(server: OddServer, opened: Any, tmp_path: Pat
     assert sum(server.tries.values()) == 5
 
 
-def test_a_cap_needs_a_server_that_counts(server: OddServer, opened: Any) -> None:
-    server.usage = False
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}])
+def test_a_cap_needs_a_server_that_counts(server: OddServer, opened: Any, usage: dict[str, Any] | None) -> None:
+    server.usage = usage
     assert opened().generate(asks_of(1), [0])[0].usage is None
     engine = opened(most_tokens=100, at_once=1)
     for ticket, ask in enumerate(asks_of(3)):
@@ -288,6 +290,32 @@ def test_a_team_that_the_server_could_not_answer_with_is_not_begun(
     told = " ".join(capsys.readouterr().err.split())
     assert "which are to be trained; give --engine.openai.load-adapters for a vLLM server, or --rows-only" in told
     assert not (tmp_path / "run").exists() and not server.tries
+
+
+def test_a_server_that_nobody_trains_with_is_examined(
+    server: OddServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers; what it does with adapters is not seen, which breaks nothing. Its model need not be here."""
+    line = ["doctor", "--model", "gpt-x", "--engine.kind", "openai", "--engine.openai.base-url", server.url]
+    monkeypatch.setattr(doctor, "packages", lambda: iter(()))
+    command(line)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "ok generation: gpt-x: 6 of 6 answers ended by themselves; one seed, one answer" in told
+    assert "missing adapters: whether the server answers with adapters" in told
+    assert "--engine.openai.load-adapters --engine.openai.ids --engine.openai.logprobs for a vLLM server" in told
+    server.faults = ["404"]
+    server.tries.clear()
+    with pytest.raises(SystemExit) as stop:
+        command(line)
+    assert stop.value.code == 1 and "broken server: " in " ".join(capsys.readouterr().out.split())
+
+
+def test_adapters_have_no_use_for_untrained_baselines(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        baselines(server, tmp_path / "run", "--engine.openai.load-adapters")
+    assert "engine.openai.load_adapters has no use for untrained baselines" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_name_for_a_seat_that_is_not_there_is_an_error(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig, AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
 from helpers import plain_logprobs, plain_model, random_adapter
 from teamtune.adapters import BASE
@@ -98,6 +99,42 @@ def test_a_model_that_does_not_open_says_why(brief: str) -> None:
     team = Team(brief, (Agent("seat"),))
     with pytest.raises(TeamtuneError, match=r"vLLM does not open .*max_model_len"):
         opened(brief, team, Vllm(cache_gb=0.1, context=100_000))
+
+
+def test_a_longrope_model_says_what_training_says(brief: str, tmp_path: Path) -> None:
+    """Opened for more than its first length, vLLM turns short texts by the factors of long ones."""
+    factors: dict[str, Any] = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 16,
+        "long_factor": [4.0 + n for n in range(16)],
+    }
+    config = Phi3Config(
+        vocab_size=AutoConfig.from_pretrained(brief).vocab_size,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        original_max_position_embeddings=128,
+        max_position_embeddings=1024,
+        rope_parameters=factors,
+        initializer_range=0.2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    Phi3ForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(brief).save_pretrained(tmp_path)
+    team = Team(str(tmp_path), (Agent("seat", sampling=GREEDY),))
+    engine = opened(str(tmp_path), team)
+    [done] = engine.generate([Ask("seat", (Message("user", "2 * 3?"),), "test")], [0])
+    engine.close()
+    assert done.prompt_ids and done.token_ids and done.logprobs
+    want = plain_logprobs(plain_model(str(tmp_path), None), done.prompt_ids, done.token_ids)
+    assert list(done.logprobs) == pytest.approx(want.tolist(), abs=1e-4)
+    with pytest.raises(TeamtuneError, match=r"vllm\.context is 256 and the model's first length 128"):
+        opened(str(tmp_path), team, Vllm(cache_gb=0.1, block=32, context=256))
 
 
 def test_an_open_engine_can_be_closed_and_opened_again(brief: str) -> None:
