@@ -283,8 +283,10 @@ def test_what_systems_cost(everybody: Path) -> None:
 
 @pytest.mark.parametrize(("objective", "stages"), [("dpo", ["sft", "dpo"]), ("ppo", ["ppo"])])
 def test_other_objectives_on_the_same_turns(objective: str, stages: list[str], brief: str, tmp_path: Path) -> None:
-    rates = [f"--{name}.rate=1e-2" for name in ("dpo", "ppo")]
-    run = trained(brief, tmp_path / "run", "--objective", objective, "--baselines", *rates, "--measures.problems", "0")
+    run = tmp_path / "run"
+    small = SMALL if "sft" in stages else SMALL[: SMALL.index("--sft.rate")]
+    options = ["--objective", objective, f"--{objective}.rate=1e-2", "--baselines", "--measures.problems", "0"]
+    command(["maft", "--model", brief, "--out", str(run), *small, *options])
     place = run / "iteration-1"
     made = [name for name in ("sft", "dpo", "ppo") if (place / name / "DONE.json").exists()]
     assert made == stages

@@ -238,7 +238,11 @@ def test_only_the_named_roles_are_trained(brief: str, tmp_path: Path) -> None:
 
 
 def test_without_a_role_that_prefers_there_is_no_dpo(brief: str, tmp_path: Path) -> None:
-    run = trained(brief, tmp_path / "run", *QUICK, "--train-seats", "generator")
+    run = tmp_path / "run"
+    small = SMALL[: SMALL.index("--sft.rate")]
+    malt.main(
+        options(Malt, "malt", ["--model", brief, "--out", str(run), *small, *QUICK, "--train-seats", "generator"])[0]
+    )
     assert not (run / "dpo").exists() and not (run / "pairs").exists()
     assert adapters(run, "test/malt/turns")["generator"] == "run:sft/generator"
 

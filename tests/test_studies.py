@@ -67,7 +67,6 @@ test: 3
 sampling: {{max_tokens: 12}}
 lora: {{rank: 2, alpha: 4}}
 sft: {{rate: 1e-2, batch: 4, epochs: 1}}
-star_rounds: 1
 measures: {{problems: 2}}
 """
 

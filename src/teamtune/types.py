@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -27,21 +27,6 @@ UNFIT: Mapping[Finish, str] = {
     "withheld": "withheld by the server's filter",
 }
 """How the turns that did not end by themselves are counted."""
-
-
-def given(options: Any) -> list[str]:
-    """Names of the options of a dataclass that are not at their default."""
-    return [one.name for one in fields(options) if getattr(options, one.name) != one.default]
-
-
-def refuse_unread(options: Any, unread: Mapping[str, str], named: str = "{}") -> None:
-    """Raises TeamtuneError where an option is given that something else leaves without use.
-
-    unread: {"dpo": "objective sft"}, names of options and what each has no use with; named: how an option is told.
-    """
-    for name in given(options):
-        if name in unread:
-            raise TeamtuneError(f"{named.format(name)} has no use with {unread[name]}; leave it out")
 
 
 class TeamtuneError(ValueError):

@@ -30,8 +30,9 @@ from jaxtyping import Bool, Float
 
 from teamtune.credit.consensus import in_rounds
 from teamtune.credit.penalty import Gate, fault
+from teamtune.given import given
 from teamtune.store import Counted
-from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, given, place_of
+from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, place_of
 
 Rule = Literal["influence", "immediate", "cumulative", "last-own", "last-shared", "current-shared"]
 DISCOUNTED: tuple[Rule, ...] = ("influence", "cumulative")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import urlsplit
 
-from teamtune.types import BESIDE, TeamtuneError, given, refuse_unread
+from teamtune.given import given, refuse_unread
+from teamtune.types import BESIDE, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from teamtune.credit.consensus import TiePolicy, consensus
 from teamtune.curate.contrast import advantage_rows, debate_pairs
 from teamtune.curate.debate import Masking, debate_rows
 from teamtune.engines import EngineSpec
+from teamtune.given import refuse_unread
 from teamtune.play import ProtocolFn
 from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Speakers, Summary, by_roles, critic, generator
@@ -34,7 +35,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Objective, Policy, Preference, Sft
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, Sampling, Team, TeamtuneError, refuse_unread
+from teamtune.types import BESIDE, Sampling, Team, TeamtuneError
 
 Rival = Literal[
     "majority",

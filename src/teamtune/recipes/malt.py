@@ -20,6 +20,7 @@ from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
 from teamtune.engines import EngineSpec
 from teamtune.engines.spec import check_trained
+from teamtune.given import refuse_unread
 from teamtune.models import check_lora
 from teamtune.protocols.pipeline import ROLES, pipeline, seats
 from teamtune.recipes.stored import taken_turns
@@ -42,7 +43,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, Sampling, Team, TeamtuneError, refuse_unread
+from teamtune.types import BESIDE, Sampling, Team, TeamtuneError
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import tyro
 
 from teamtune.credit.discussion import Rewards
 from teamtune.engines import EngineSpec
+from teamtune.given import refuse_unread
 from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import Early, Share, by_policy, discussion, seats
 from teamtune.recipes.maporl_learn import learn
@@ -30,7 +31,7 @@ from teamtune.track import Track
 from teamtune.train.fit import Fit
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, refuse_unread
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError
 
 Rival = Literal[
     "off-the-shelf",

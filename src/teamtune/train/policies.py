@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from teamtune.given import given, refuse_unread
 from teamtune.train.fit import Fit, Metrics, adamw
 from teamtune.train.objective import Policy, Values
 from teamtune.train.samples import Estimate, Estimator, value_of
 from teamtune.train.team import TeamModel
-from teamtune.types import TeamtuneError, given, refuse_unread
+from teamtune.types import TeamtuneError
 
 OF_VALUES = ("values", "value_rate", "value_input", "discount", "trace", "whiten", "whiten_rewards")
 OF_GROUPS = ("group",)

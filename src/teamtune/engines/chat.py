@@ -1,0 +1,113 @@
+"""The words of OpenAI's chat protocol: an ask as a request, an answer as a completion, an error as a sentence."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import openai
+
+from teamtune.engines.spec import Openai
+from teamtune.types import Ask, Completion, Finish, Sampling, TeamtuneError
+
+FINISHES: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "withheld"}
+
+
+class Broken(Exception):
+    """An answer that is no chat completion."""
+
+
+def key_of(options: Openai) -> str:
+    """The key, from the environment. A server of one's own may need none."""
+    key = os.environ.get(options.key_from, "")
+    if not key and not options.base_url:
+        raise TeamtuneError(
+            f"{options.key_from} is not set in the environment; export a key, or give engine.openai.base_url"
+        )
+    return key or "none"
+
+
+def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str, Any]:
+    """The request for one ask."""
+    extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k else {}
+    if options.ids:
+        # A vLLM server takes what is left open from the model's generation config.
+        extra = {"return_token_ids": True, "top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    return {
+        "messages": [{"role": m.role, "content": m.content} for m in ask.messages],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        options.limit: sampling.max_tokens,
+        **({"seed": seed} if options.seeds else {}),
+        **({"logprobs": True} if options.logprobs else {}),
+        **({"extra_body": extra} if extra else {}),
+    }
+
+
+def checked(answer: Any) -> None:
+    """Raises Broken where the answer lacks what every chat completion has."""
+    if isinstance(answer, str) or not getattr(answer, "choices", None):
+        raise Broken(f"no choices in {str(answer)!r}")
+    if getattr(answer.choices[0], "message", None) is None:
+        raise Broken(f"no message in {str(answer)!r}")
+
+
+def completion_of(answer: Any, options: Openai) -> Completion:
+    """What a chat completion tells. Raises TeamtuneError where ids or log-probabilities are asked for and missing."""
+    choice = answer.choices[0]
+    ids = prompt = logprobs = None
+    if options.ids:
+        ids, prompt = getattr(choice, "token_ids", None), getattr(answer, "prompt_token_ids", None)
+        if ids is None or prompt is None:
+            raise TeamtuneError("the server gives no token ids; leave engine.openai.ids out, or ask a vLLM server")
+    if options.logprobs:
+        told = None if choice.logprobs is None else choice.logprobs.content
+        if told is None or (ids is not None and len(told) != len(ids)):
+            raise TeamtuneError("the server gives no log-probability a token; leave engine.openai.logprobs out")
+        logprobs = tuple(float(one.logprob) for one in told)
+    tupled = lambda found: None if found is None else tuple(found)  # noqa: E731
+    finish = FINISHES.get(choice.finish_reason, "stop")
+    return Completion(choice.message.content or "", finish, tupled(prompt), tupled(ids), logprobs, usage_of(answer))
+
+
+def usage_of(answer: Any) -> tuple[int, int] | None:
+    """Tokens of prompt and answer as the server counts them; None where it does not tell both."""
+    prompt, written = (getattr(answer.usage, f"{name}_tokens", None) for name in ("prompt", "completion"))
+    return (prompt, written) if isinstance(prompt, int) and isinstance(written, int) else None
+
+
+def too_long(error: openai.BadRequestError) -> bool:
+    """Whether a request was refused for the length of its prompt."""
+    return error.code == "context_length_exceeded" or "context length" in str(error)
+
+
+def brief(error: BaseException, options: Openai) -> str:
+    """What an error says, without the key: there are servers that repeat what they were sent."""
+    said, key = str(error), os.environ.get(options.key_from)
+    return " ".join((said.replace(key, "***") if key else said).split())[:300]
+
+
+def told(error: BaseException, options: Openai) -> TeamtuneError:
+    """A sentence on what went wrong at the server."""
+    where = options.base_url or "the server"
+    again = "the same command goes on from here"
+    match error:
+        case TeamtuneError():
+            return error
+        case TimeoutError():
+            return TeamtuneError(f"{where} did not answer within {options.deadline:g} s, retries included; {again}")
+        case Broken():
+            return TeamtuneError(f"{where} answers with no chat completion ({brief(error, options)}); {again}")
+        case openai.APITimeoutError():
+            return TeamtuneError(f"{where} was silent for {options.timeout:g} s, {options.retries + 1} times; {again}")
+        case openai.AuthenticationError() | openai.PermissionDeniedError():
+            return TeamtuneError(f"{where} refuses the key in {options.key_from}; {again}")
+        case openai.NotFoundError():
+            return TeamtuneError(
+                f"{where} has no such model or path ({brief(error, options)}); mend the names or the base_url"
+            )
+        case openai.APIStatusError():
+            return TeamtuneError(f"{where} refuses an ask: {brief(error, options)}; {again}")
+        case openai.APIConnectionError():
+            return TeamtuneError(f"{where} cannot be reached ({brief(error.__cause__ or error, options)}); {again}")
+    return TeamtuneError(f"{where}: {brief(error, options) or type(error).__name__}; {again}")
