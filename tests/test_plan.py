@@ -162,7 +162,7 @@ def test_a_base_that_is_spread_is_trained_on_by_all_devices_at_once() -> None:
     one, spread = (hours(replace(cfg, lora=Lora(shard=count > 1)), load, shape, DEVICES[3], count) for count in (1, 16))
     assert spread["training"] == pytest.approx(one["training"] / 16)
     sharded = replace(cfg, lora=Lora(shard=True))
-    eight, sixteen = (needs(sharded, load, shape, spread=count)[0].parts["weights"] for count in (8, 16))
+    eight, sixteen = (needs(sharded, load, shape, processes=count)[0].parts["weights"] for count in (8, 16))
     assert sixteen < eight < 5
 
 

@@ -19,6 +19,7 @@ from teamtune.types import TeamtuneError
         (Vllm(tensor_parallel=4), "tensor_parallel_size", 4),
         (Vllm(memory=0.4), "gpu_memory_utilization", 0.4),
         (Vllm(cache_gb=2), "kv_cache_memory_bytes", 2 * 2**30),
+        (Vllm(context=4096), "max_model_len", 4096),
         (Vllm(block=32), "block_size", 32),
         (Vllm(prefix_caching=False), "enable_prefix_caching", False),
         (Vllm(eager=True), "enforce_eager", True),

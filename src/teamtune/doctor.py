@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -155,7 +155,7 @@ def disk(out: Path) -> Finding:
     return Finding("ok" if free >= ENOUGH_DISK else "missing", "disk", told)
 
 
-def hosted(cfg: Doctor) -> Iterator[Finding]:
+def hosted(cfg: Doctor, lacking: Sequence[str]) -> Iterator[Finding]:
     """A server that is not asked to load adapters, or not to tell what it samples: it answers, and more is not seen."""
     from teamtune.probes import probe_server
 
@@ -165,7 +165,6 @@ def hosted(cfg: Doctor) -> Iterator[Finding]:
     except TeamtuneError as error:
         yield Finding("broken", "server", str(error))
         return
-    lacking = [name for name in ("load_adapters", "ids", "logprobs") if not getattr(cfg.engine.openai, name)]
     told = "whether the server answers with adapters as training does is not seen without " + ", ".join(lacking)
     mend = " ".join(f"--engine.openai.{name.replace('_', '-')}" for name in lacking)
     yield Finding("missing", "adapters", told, f"{mend} for a vLLM server; other servers give rows for teamtune export")
@@ -176,9 +175,9 @@ def model(cfg: Doctor) -> Iterator[Finding]:
     from teamtune.models import hub_answers, identity
     from teamtune.probes import probe_model
 
-    server = cfg.engine.openai
-    if cfg.engine.kind == "openai" and not (server.load_adapters and server.ids and server.logprobs):
-        yield from hosted(cfg)
+    lacking = [name for name in ("load_adapters", "ids", "logprobs") if not getattr(cfg.engine.openai, name)]
+    if cfg.engine.kind == "openai" and lacking:
+        yield from hosted(cfg, lacking)
         return
     if cfg.model != "house" and not Path(cfg.model).expanduser().exists() and not hub_answers():
         yield Finding("missing", "hub", "it does not answer; models must be on this machine")

@@ -61,11 +61,12 @@ class Need:
         return self.total + OVERHEAD <= gb * self.share
 
 
-def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, spread: int = SPREAD) -> list[Need]:
+def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, processes: int = 1) -> list[Need]:
     """Memory of the joint fit as it is asked for and in more sparing ways, and of the engine; a server's is its own.
 
-    spread: processes that a sharded base is spread over.
+    processes: that train, and that a sharded base is spread over; one alone is told what SPREAD of them would hold.
     """
+    spread = processes if processes > 1 else SPREAD
     asked = [fit for fit, _ in load.fits]
     again = [replace(fit, checkpoint=True) for fit in asked]
     ways = {"training": (asked, cfg.lora), "fit.checkpoint": (again, cfg.lora)}
@@ -100,7 +101,7 @@ def hours(
 ) -> dict[str, float]:
     """Hours of each part of the work on a device, those alone that it has the memory for. So many processes train, each
     on a device of its own."""
-    asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape, spread=processes)}
+    asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape, processes=processes)}
     if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
         return {}
     rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1]) if asked.get("generating") else 0
@@ -114,14 +115,13 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
     if processes > 1 and isinstance(cfg, Maporl):
         raise TeamtuneError(f"processes is {processes} and PPO trains in one; leave it out")
     processes = processes or (SPREAD if cfg.lora.shard else 1)
-    spread = processes if processes > 1 else SPREAD
     shape, load, console = shape_of(cfg.model, cfg.lora), load_of(cfg, lengths), Console(soft_wrap=True)
     adapters = f"{load.adapters} adapters of {shape.adapter / 1e6:.1f} M"
     console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {adapters}", highlight=False)
     work = load.work
     told = f"{work.answers:,} answers; {work.read / 1e6:.1f} M ids read, {work.written / 1e6:.1f} M written"
     console.print(f"{told}, {work.forward / 1e6:.1f} M scored, {load.trained / 1e6:.1f} M trained on", highlight=False)
-    asked = needs(cfg, load, shape, spread=spread)
+    asked = needs(cfg, load, shape, processes=processes)
     names = list(dict.fromkeys(name for need in asked for name in need.parts))
     table = Table("Memory, GB", *names, "all", "fits", padding=(0, 1, 0, 0))
     for need in asked:

@@ -16,6 +16,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,12 @@ class VllmEngine:
     """
 
     def __init__(self, name: str, options: Vllm = Vllm(), rows: int = 256, dtype: str = "auto"):
-        self.name, self.options, self.rows, self.dtype = name, options, rows, dtype
+        self.name, self.rows, self.dtype = name, rows, dtype
         self.path = model_path(name)
         self.tokenizer = open_tokenizer(name)
         self.renderer = Renderer(self.tokenizer, name)
         self.stops = stop_ids(listed_stops(self.path), self.renderer)
-        self.context = context_within(open_config(name), options.context)
+        self.options = replace(options, context=context_within(open_config(name), options.context))
         self.team: Team | None = None
         self.cached_tokens = 0
         """ids of prompts that were found in the cache"""
@@ -137,7 +138,6 @@ class VllmEngine:
         on_cpu = library("vllm.platforms").current_platform.is_cpu()
         given = arguments(self.path, self.options, self.rows, self.dtype, on_cpu)
         given |= lora_arguments(rank, self.options.adapters or adapters + 1)
-        given |= {"max_model_len": self.context} if self.context else {}
         try:
             if on_cpu:
                 # One process: it opens in a tenth of the time, and a CPU has no memory of its own to give back.
@@ -223,6 +223,8 @@ def arguments(path: str, options: Vllm, rows: int, dtype: str, on_cpu: bool) -> 
     cache = options.cache_gb or (1.0 if on_cpu else 0.0)
     if cache:
         found["kv_cache_memory_bytes"] = int(cache * 2**30)
+    if options.context:
+        found["max_model_len"] = options.context
     if options.block:
         found["block_size"] = options.block
     if on_cpu:

@@ -242,7 +242,7 @@ def iterations(lab: Lab, method: Method, held: Sequence[Table] = ()) -> Iterator
 def debates(lab: Lab, method: Method, name: str, team: Team, seed: int) -> Table:
     """Debates on the training problems; the team's first ones may be another run's."""
     if lab.cfg.turns_from and name == FIRST:
-        return taken_turns(lab.run, name, lab.problems, lab.cfg, FIRST, ("agents", "rounds", "summary", "manner"))
+        return taken_turns(lab.run, FIRST, lab.problems, lab.cfg, ("agents", "rounds", "summary", "manner"))
     cfg, how = lab.cfg, Rollout(seed=seed, driver=lab.cfg.driver)
     return lab.run.work(name, rollout, lab.problems, team, cfg.debate_of(method.speakers), cfg.engine, how)
 

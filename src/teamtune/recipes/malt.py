@@ -155,7 +155,7 @@ def round_rows(run: Run, cfg: Malt, train: Split, team: Team, number: int = 0) -
     how = Rollout(seed=seed, driver=cfg.driver)
     problems = train.sealed(run)
     if cfg.turns_from and number == 0:
-        turns = taken_turns(run, f"{prefix}turns", problems, cfg, f"{prefix}turns", ("width", "rounds"))
+        turns = taken_turns(run, f"{prefix}turns", problems, cfg, ("width", "rounds"))
     else:
         turns = run.work(f"{prefix}turns", rollout, problems, team, tree, cfg.engine, how)
     grades = run.stage(f"{prefix}grades", grade_turns, turns, problems, cfg.task, "train")

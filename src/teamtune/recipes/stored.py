@@ -1,4 +1,4 @@
-"""The options that a run was made with, read back from its config.json, and the team that it trained."""
+"""What another run holds: the options that it was made with, the team that it trained, the turns that it played."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def with_adapters(team: Team, adapters: Mapping[str, str]) -> Team:
     return replace(team.adopt(adapters), weights=" ".join([team.weights, *prints]))
 
 
-def taken_turns(run: Run, name: str, problems: Table, cfg: Any, stage: str, alike: Sequence[str]) -> Table:
-    """The turns that another run of the same recipe played, `cfg.turns_from`, as a stage of this one.
+def taken_turns(run: Run, stage: str, problems: Table, cfg: Any, alike: Sequence[str]) -> Table:
+    """The turns that another run of the same recipe played, `cfg.turns_from`, as the same stage of this one.
 
-    stage: where they are in that run; alike: the options that decide how episodes go. Raises TeamtuneError where the
-    other run differs in one of them, or in its problems.
+    alike: the options that decide how episodes go. Raises TeamtuneError where the other run differs in one of them, or
+    in its problems.
     """
     folder = Path(cfg.turns_from)
     theirs = stored_options(type(cfg), folder)
@@ -84,7 +84,7 @@ def taken_turns(run: Run, name: str, problems: Table, cfg: Any, stage: str, alik
     if not (folder / stage / "DONE.json").exists():
         raise TeamtuneError(f"{cfg.turns_from!r} holds no finished {stage}; let it end first")
     same = theirs.model == cfg.model and not theirs.engine.openai.model and not theirs.engine.openai.names
-    return run.stage(name, taken, read_table(folder / stage), problems, ids=same)
+    return run.stage(stage, taken, read_table(folder / stage), problems, ids=same)
 
 
 def taken(turns: Sequence[Row], problems: Sequence[Row], ids: bool) -> list[Row]:
