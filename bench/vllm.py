@@ -1,6 +1,6 @@
 """A tree of turns through our vLLM engine beside vLLM's own `LLM.generate` on the same prompts: tokens per second.
 
-    python bench/vllm.py [--model house] [--problems 16] [--width 3] [--repeats 3]      # in the environment of vLLM
+    python bench/vllm.py [--model house] [--problems 16] [--width 3] [--repeats 3] [--adapters]   # vLLM's environment
 
 Every line is a process of its own, so that no cache is warm from another, and the lines take turns:
 
@@ -10,7 +10,8 @@ no prefix cache    waves, every prompt read whole
 raw                `LLM.generate` on the very prompts of the waves, role by role, in an engine of the same options, each
                    answer as long as it was there: what the same work takes without this library
 
-`cached` is the share of the prompts' ids that vLLM found in its cache. Opening the engine is not counted.
+With --adapters every role has one, of rank 16 and zeros, so that answers are the base's and the work is that of a
+trained team. `cached` is the share of the prompts' ids that vLLM found in its cache. Opening the engine is not counted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,14 +33,16 @@ from apart import last_line
 sys.path = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 
 from teamtune.engines.spec import Vllm  # noqa: E402
-from teamtune.engines.vllm import VllmEngine, arguments, library  # noqa: E402
+from teamtune.engines.vllm import VllmEngine, arguments, library, lora_arguments  # noqa: E402
 from teamtune.play import Live, rolling, waves  # noqa: E402
 from teamtune.protocols.pipeline import pipeline, seats  # noqa: E402
 from teamtune.tasks import TaskSpec  # noqa: E402
+from teamtune.train.team import Lora, TeamModel  # noqa: E402
 from teamtune.types import Ask, Row, Sampling, Team, user  # noqa: E402
 
 Way = Literal["waves", "rolling", "no prefix cache", "raw"]
 WAYS: tuple[Way, ...] = ("waves", "raw", "rolling", "no prefix cache")
+RANK = 16
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Bench:
     max_tokens: int = 256
     rows: int = 256
     repeats: int = 3
+    adapters: bool = False
+    """an adapter for every role"""
     child: Way | None = None
     """what one process measures"""
     folder: Path = Path()
@@ -61,11 +66,23 @@ def options(cfg: Bench) -> Vllm:
     return Vllm(prefix_caching=cfg.child != "no prefix cache")
 
 
+def team_of(cfg: Bench) -> Team:
+    team = Team(cfg.model, seats(Sampling(temperature=1.0, max_tokens=cfg.max_tokens)))
+    return team.adopt({name: str(cfg.folder / name) for name in team.names} if cfg.adapters else {})
+
+
+def make_adapters(cfg: Bench) -> None:
+    team = team_of(replace(cfg, adapters=False))
+    model = TeamModel.open(team, team.names, Lora(rank=RANK, alpha=2 * RANK))
+    for name in team.names:
+        model.save(name, cfg.folder / name)
+
+
 def ours(cfg: Bench) -> Row:
     engine = VllmEngine(cfg.model, options(cfg), cfg.rows)
-    team = Team(cfg.model, seats(Sampling(temperature=1.0, max_tokens=cfg.max_tokens)))
+    team = team_of(cfg)
     engine.adopt(team)
-    engine.generate([Ask(team.names[0], (user("Are you there?"),), "generate")], [0])
+    engine.generate([Ask(name, (user("Are you there?"),), "generate") for name in team.names], [0] * len(team.names))
     lives = [
         Live(problem, 0, partial(pipeline, width=cfg.width), team)
         for problem in TaskSpec(cfg.task, train=cfg.problems).load("train")
@@ -79,7 +96,7 @@ def ours(cfg: Bench) -> Row:
     work: dict[str, list[Row]] = {}
     for turn in turns:
         said = turn.completion
-        one = {"prompt": list(said.prompt_ids or ()), "length": len(said.token_ids or ())}
+        one = {"prompt": list(said.prompt_ids or ()), "length": len(said.token_ids or ()), "agent": turn.ask.agent}
         work.setdefault(turn.ask.tag, []).append(one)
     (cfg.folder / f"{cfg.child}.json").write_text(json.dumps(list(work.values())))
     engine.close()
@@ -94,7 +111,11 @@ def raw(cfg: Bench) -> Row:
     from teamtune.models import model_path
 
     given = arguments(model_path(cfg.model), options(cfg), cfg.rows, "auto", on_cpu)
-    model = vllm.LLM(**given)
+    adapters = {agent.name: agent.adapter for agent in team_of(cfg).agents if agent.adapter}
+    # As many as the engine opens for, which has one for the base.
+    model = vllm.LLM(**given, **lora_arguments(RANK if adapters else 0, len(adapters) + 1))
+    request: Any = library("vllm.lora.request").LoRARequest
+    requests = {name: request(name, n, adapters[name]) for n, name in enumerate(adapters, start=1)}
     exactly = lambda n, seed: vllm.SamplingParams(  # noqa: E731
         temperature=1.0, max_tokens=n, ignore_eos=True, seed=seed, logprobs=0, detokenize=False
     )
@@ -102,8 +123,9 @@ def raw(cfg: Bench) -> Row:
         [{"prompt_token_ids": one["prompt"]} for one in work],
         [exactly(one["length"], seed) for seed, one in enumerate(work)],
         use_tqdm=False,
+        lora_request=[requests.get(one["agent"]) for one in work],
     )
-    ask([{"prompt": [5, 6, 7], "length": 4}])
+    ask([{"prompt": [5, 6, 7], "length": 4, "agent": name} for name in [*requests] or [""]])
     waved = json.loads((cfg.folder / "waves.json").read_text())
     began = time.monotonic()
     found = [one for role in waved for one in ask(role)]
@@ -127,9 +149,11 @@ def main(cfg: Bench) -> None:
         print(json.dumps(raw(cfg) if cfg.child == "raw" else ours(cfg)))
         return
     shared = [f"--{name}={getattr(cfg, name)}" for name in ("model", "task", "problems", "width", "rows")]
-    shared.append(f"--max-tokens={cfg.max_tokens}")
+    shared += [f"--max-tokens={cfg.max_tokens}", *(["--adapters"] if cfg.adapters else [])]
     found: dict[str, list[Row]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
+        if cfg.adapters:
+            make_adapters(replace(cfg, folder=Path(folder)))
         for _ in range(cfg.repeats):
             for way in WAYS:
                 found[way].append(last_line(__file__, ["--child", way, "--folder", folder, *shared]))

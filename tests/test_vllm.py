@@ -101,7 +101,7 @@ def test_a_model_that_does_not_open_says_why(brief: str) -> None:
         opened(brief, team, Vllm(cache_gb=0.1, context=100_000))
 
 
-def test_a_longrope_model_says_what_training_says(brief: str, tmp_path: Path) -> None:
+def test_a_longrope_model_says_what_training_says(brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened for more than its first length, vLLM turns short texts by the factors of long ones."""
     factors: dict[str, Any] = {
         "rope_type": "longrope",
@@ -127,14 +127,22 @@ def test_a_longrope_model_says_what_training_says(brief: str, tmp_path: Path) ->
     Phi3ForCausalLM(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(brief).save_pretrained(tmp_path)
     team = Team(str(tmp_path), (Agent("seat", sampling=GREEDY),))
-    engine = opened(str(tmp_path), team)
-    [done] = engine.generate([Ask("seat", (Message("user", "2 * 3?"),), "test")], [0])
-    engine.close()
-    assert done.prompt_ids and done.token_ids and done.logprobs
-    want = plain_logprobs(plain_model(str(tmp_path), None), done.prompt_ids, done.token_ids)
-    assert list(done.logprobs) == pytest.approx(want.tolist(), abs=1e-4)
+
+    def gap_of(options: Vllm) -> float:
+        """Most that an answer's log-probabilities are from a plain forward pass's, in nats."""
+        engine = opened(str(tmp_path), team, options)
+        [done] = engine.generate([Ask("seat", (Message("user", "2 * 3?"),), "test")], [0])
+        engine.close()
+        assert done.prompt_ids and done.token_ids and done.logprobs
+        want = plain_logprobs(plain_model(str(tmp_path), None), done.prompt_ids, done.token_ids)
+        return max(abs(one - other) for one, other in zip(done.logprobs, want.tolist(), strict=True))
+
+    assert gap_of(SMALL) < 1e-4
     with pytest.raises(TeamtuneError, match=r"vllm\.context is 256 and the model's first length 128"):
         opened(str(tmp_path), team, Vllm(cache_gb=0.1, block=32, context=256))
+    # Why it is refused. Where this fails, vLLM has come to do as training does, and the refusal can go.
+    monkeypatch.setattr("teamtune.engines.vllm.context_within", lambda config, asked: asked)
+    assert gap_of(Vllm(cache_gb=0.1, block=32, context=256)) > 0.1
 
 
 def test_an_open_engine_can_be_closed_and_opened_again(brief: str) -> None:
