@@ -70,7 +70,7 @@ class OddServer:
         if fault == "cut":
             return Response('{"id": "x", "choices": [{"ind', media_type="application/json")
         if fault == "empty":
-            return JSONResponse({"id": "x", "object": "chat.completion", "choices": []})
+            return JSONResponse({"id": "x", "object": "chat.completion", "choices": [], "usage": self.usage})
         found: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
         message = {"role": "assistant", "content": f"{body['model']}: {question}"}
         found["choices"] = [{"index": 0, "message": message, "finish_reason": self.finish}]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from teamtune.credit.tree import backup
 from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
-from teamtune.types import Row, TeamtuneError
+from teamtune.types import UNFIT, Row, TeamtuneError
 
 AGENTS = ("generator", "verifier", "refiner")
 Tables = tuple[list[Row], list[Row]]
@@ -138,7 +138,8 @@ def test_a_pair_row() -> None:
     got = sibling_pairs([good, bad], [value_row(good, 1.0), value_row(bad, 0.25)], ["generator"])
     want = {"agent": "generator", "problem": "p", "take": 0, "messages": good["messages"], "chosen": "8"}
     want |= {"rejected": "9", "chosen_turn": 0, "rejected_turn": 1, "rejected_take": 0, "prompt_ids": [14]}
-    want |= {"chosen_ids": [0], "rejected_ids": [1], "chosen_value": 1.0, "rejected_value": 0.25}
+    want |= {"chosen_ids": [0], "rejected_ids": [1], "rejected_ended": False}
+    want |= {"chosen_value": 1.0, "rejected_value": 0.25}
     assert list(got.rows) == [want]
     counts = {"generator: pairs kept": 1, "generator: groups": 1, "generator: unanimous groups": 0}
     assert got.counts == counts
@@ -159,6 +160,15 @@ def test_every_reason_to_drop_a_pair() -> None:
         "generator: chosen cut off at the token limit": 4,
         "generator: over the cap of 3 per problem": 2,
     }
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("finish", ["overflow", "withheld"])
+def test_what_no_agent_said_is_on_no_side_of_a_pair(side: int, finish: str) -> None:
+    turns = [turn_row(i, [], text, "q") for i, text in enumerate(["8", "9"])]
+    turns[side]["finish"] = finish
+    got = sibling_pairs(turns, [value_row(turns[0], 1.0), value_row(turns[1], 0.0)], ["generator"])
+    assert not list(got.rows) and got.counts[f"generator: {UNFIT[finish]}"] == 1  # type: ignore[index]
 
 
 def groups_of(turns: list[Row], values: list[Row], agent: str) -> dict[Any, list[bool]]:

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import base_of, plain_logprobs, plain_model, random_adapter, tokenizer_of
+from odd_server import OddServer, running
 from teamtune.engines.decode import Decoder
+from teamtune.engines.openai import OpenaiEngine
 from teamtune.engines.render import Request
 from teamtune.engines.sampling import RowSampling, choose, filtered, uniforms
 from teamtune.engines.scripted import Scripted
-from teamtune.engines.spec import Vllm
+from teamtune.engines.spec import Openai, Vllm
 from teamtune.engines.transformers import TransformersEngine, batched
 from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team, TeamtuneError
 
@@ -72,24 +75,26 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
         engine.close()
 
 
-@pytest.fixture(params=["scripted", "transformers", "vllm"])
+@pytest.fixture(params=["scripted", "transformers", "vllm", "openai"])
 def make(request: pytest.FixtureRequest, brief: str) -> Iterator[Make]:
     """A function that opens the engine for a team of one untrained seat with these sampling options."""
-    engines: list[Any] = []
+    with ExitStack() as stack:
+        odd = stack.enter_context(running()) if request.param == "openai" else OddServer()
+        odd.slow = 0.003
+        opens: dict[str, Callable[[], Any]] = {
+            "scripted": lambda: Scripted(lambda asked, seed: f"{asked.messages[-1].content} -> {seed}"),
+            "transformers": lambda: embedded(brief),
+            "vllm": lambda: opened_vllm(brief, None),
+            "openai": lambda: OpenaiEngine(brief, Openai(odd.url)),
+        }
 
-    def made(sampling: Sampling) -> Any:
-        team = Team(brief, (Agent("base", sampling=sampling),))
-        if request.param == "scripted":
-            engine: Any = Scripted(lambda asked, seed: f"{asked.messages[-1].content} -> {seed}")
+        def made(sampling: Sampling) -> Any:
+            team = Team(brief, (Agent("base", sampling=sampling),))
+            engine = stack.enter_context(closing(opens[request.param]()))
             engine.adopt(team)
-        else:
-            engine = (opened_vllm if request.param == "vllm" else embedded)(brief, team)
-        engines.append(engine)
-        return engine
+            return engine
 
-    yield made
-    for engine in engines:
-        engine.close()
+        yield made
 
 
 @pytest.fixture(scope="module")

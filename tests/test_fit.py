@@ -84,13 +84,45 @@ def weights(folder: Path, agent: str) -> dict[str, torch.Tensor]:
     return load_file(folder / agent / "adapter_model.safetensors")
 
 
+def mixing(rows: list[Row], tiny: str, objective: Objective, options: train_fit.Fit) -> int:
+    """Micro-batches of the first epoch that hold rows of several agents."""
+    model = TeamModel.open(team(tiny), AGENTS, LORA)
+    items = train_fit.items_of(rows, model, objective)
+    schedules = {agent: train_fit.schedule(len(own), options, 0, agent) for agent, own in items.items()}
+    made = train_fit.first_epoch(items, schedules, options, model)
+    return sum(len({item.agent for item in micro}) > 1 for micro in made)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_adapters_do_not_take_the_output_layer(tiny: str) -> None:
+    with pytest.raises(TeamtuneError, match="the output layer among its targets"):
+        TeamModel.open(team(tiny), AGENTS, Lora(targets="q_proj,lm_head"))
+
+
+@pytest.mark.parametrize("objective", [Sft(), Preference()])
+def test_bfloat16_is_near_float32_and_joint_near_separate(tiny: str, tmp_path: Path, objective: Objective) -> None:
+    counts = {"generator": 6, "verifier": 6, "refiner": 6}
+    rows = rows_for(objective, counts)
+    options = Fit(rate=1e-2, batch=3, epochs=2, micro_tokens=2000, precision="bfloat16")
+    low = list(fit(tmp_path / "low", rows, team(tiny), AGENTS, LORA, objective, options))
+    exact = replace(options, precision="float32")
+    full = list(fit(tmp_path / "full", rows, team(tiny), AGENTS, LORA, objective, exact))
+    for agent in AGENTS:
+        alone = list(fit(tmp_path / agent, rows, team(tiny), [agent], LORA, objective, options))
+        losses = [[float(line[f"{agent}/loss"]) for line in lines] for lines in (low, full, alone)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.05) and losses[0] != losses[1], "the precision is in use"
+        assert losses[0] == pytest.approx(losses[2], rel=0.03)
+        assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "low", agent).values())
+
+
 @pytest.mark.parametrize(
     "objective", [Sft(), Preference(beta=0.2), Preference(loss="ipo"), Preference(nll=0.5), Policy(kl=0.1)]
 )
 def test_joint_equals_separate(tiny: str, tmp_path: Path, objective: Objective) -> None:
     counts = {"generator": 7, "verifier": 12, "refiner": 5}
     rows = rows_for(objective, counts)
-    options = Fit(rate=1e-2, batch=3, epochs=2, micro_tokens=200)
+    options = Fit(rate=1e-2, batch=3, epochs=2, micro_tokens=200 if isinstance(objective, Sft) else 2000)
+    assert mixing(rows, tiny, objective, options) > 2
     list(fit(tmp_path / "joint", rows, team(tiny), AGENTS, LORA, objective, options))
     for agent in AGENTS:
         list(fit(tmp_path / agent, rows, team(tiny), [agent], LORA, objective, options))

@@ -150,6 +150,19 @@ def test_a_cap_holds_over_restarts(server: OddServer, opened: Any, tmp_path: Pat
     assert sum(server.tries.values()) == 5
 
 
+def test_answers_that_come_back_broken_are_paid_for_too(server: OddServer, opened: Any) -> None:
+    server.faults = ["empty"]
+    engine = opened()
+    engine.generate(asks_of(2), [0] * 2)
+    assert (engine.ledger.prompt, engine.ledger.answer) == (40, 20)
+
+
+def test_a_server_is_not_asked_in_batches_that_a_cap_could_lose(server: OddServer, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        baselines(server, tmp_path / "run", "--driver", "waves")
+    assert not server.tries
+
+
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}])
 def test_a_cap_needs_a_server_that_counts(server: OddServer, opened: Any, usage: dict[str, Any] | None) -> None:
     server.usage = usage

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from teamtune.cli import main as command
+from teamtune.credit.discussion import INCENTIVES
 from teamtune.engines import EngineSpec
 from teamtune.engines.spec import Openai, Vllm
 from teamtune.planning import Need, hours, needs, outcome
@@ -190,6 +191,64 @@ def test_mistakes_are_told(args: list[str], said: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as stop:
         command(["plan", *args])
     assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
+def test_four_bits_are_written_from_by_the_embedded_engine_alone() -> None:
+    cfg = Malt(Path("x"), model=LLAMA, lora=Lora(bits=4))
+    load, shape = load_of(cfg, Lengths()), shape_of(LLAMA)
+    four, sixteen = (hours(replace(cfg, lora=Lora(bits=bits)), load, shape, DEVICES[3]) for bits in (4, 16))
+    assert four["writing"] < sixteen["writing"] and four["reading"] == sixteen["reading"]
+    served = [
+        replace(cfg, lora=Lora(bits=bits), engine=EngineSpec("vllm", vllm=Vllm(context=4096))) for bits in (4, 16)
+    ]
+    assert hours(served[0], load, shape, DEVICES[3])["writing"] == hours(served[1], load, shape, DEVICES[3])["writing"]
+
+
+def test_rivals_that_train_are_planned() -> None:
+    trained = lambda cfg: load_of(cfg, Lengths(10, 5)).trained  # noqa: E731
+    alone = Maft(Path("x"), baselines=())
+    first, later = 15, 25
+    each = alone.task.train * alone.sft.epochs * alone.agents
+    assert trained(alone) == each * (first + later)
+    assert trained(replace(alone, baselines=("majority-ft",))) == trained(alone) + each * first
+    assert trained(replace(alone, baselines=("majority", "debate"))) == trained(alone)
+    team = Maporl(Path("x"), baselines=(), scorer="grader")
+    assert trained(replace(team, baselines=("no-collaboration",))) == trained(team)
+    assert trained(replace(team, baselines=("incentives",))) == trained(team) * (1 + len(INCENTIVES))
+    frozen = trained(replace(team, baselines=("frozen-partners",)))
+    assert frozen == pytest.approx(trained(team) * (1 + 1 / team.agents))
+
+
+def test_a_finished_run_is_planned_with_all_of_its_options(brief: str, tmp_path: Path) -> None:
+    """Those too that change nothing of what is found."""
+    run = tmp_path / "run"
+    line = ["malt", "--task", "tests.easy_task", "--train", "6", "--test", "2", "--width", "2", "--votes", "1"]
+    line += ["--model", brief, "--sampling.max-tokens", "10", "--baselines", "none", "--out", str(run)]
+    command([*line, "--sft.checkpoint", "--sft.micro-tokens", "64", "--engine.rows", "3"])
+    cfg = stored_options(Malt, run, whole=True)
+    assert cfg.sft.checkpoint and cfg.sft.micro_tokens == 64 and cfg.engine.rows == 3 and cfg.out == run
+    command(["plan", str(run), "--processes", "2"])
+
+
+SMALL = {
+    "maft": ["--baselines", "majority-ft", "single-ft", "--measures.no-likelihood"],
+    "maporl": ["--scorer", "grader", "--baselines", "frozen-partners", "--ppo.updates", "2", "--ppo.problems", "3"],
+}
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_what_rivals_learn_from_is_planned_and_counted(brief: str, tmp_path: Path, method: str) -> None:
+    """Planned and counted alike: with the rivals' share, within what a vote and the lengths leave open."""
+    run = tmp_path / "run"
+    line = [method, "--task", "tests.easy_task", "--train", "12", "--test", "3", "--model", brief]
+    command([*line, "--sampling.max-tokens", "24", "--out", str(run), *SMALL[method]])
+    kind = {"maft": Maft, "maporl": Maporl}[method]
+    found = {w: (planned, took) for w, planned, took in outcome(run, stored_options(kind, run, True), Lengths(110, 8))}
+    for what in ("M ids read", "M ids written", "M ids trained on"):
+        planned, took = found[what]
+        assert planned is not None
+        assert 1 / 3 < took / planned < 3, what
+    assert found["hours, generating"][1] > 0 and found["hours, training"][1] > 0
 
 
 def test_a_run_is_held_against_its_plan(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

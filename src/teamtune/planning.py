@@ -25,6 +25,7 @@ from teamtune.resources import (
     Shape,
     at_once,
     generation_memory,
+    held_bits,
     seconds,
     shape_of,
     training_memory,
@@ -104,17 +105,16 @@ def hours(
     asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape, processes=processes)}
     if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
         return {}
-    rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1]) if asked.get("generating") else 0
-    found = seconds(shape, load.work, device, load.fits, rows)
+    bits, fits = cfg.lora.bits, asked.get("generating")
+    rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1], bits) if fits else 0
+    found = seconds(shape, load.work, device, load.fits, rows, held_bits(cfg.engine, bits))
     found["training"] /= processes
     return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked["training"]}
 
 
 def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
     """Print the plan of a recipe's options. processes: that train; 0 is one, or as many as a base is spread over."""
-    if processes > 1 and isinstance(cfg, Maporl):
-        raise TeamtuneError(f"processes is {processes} and PPO trains in one; leave it out")
-    processes = processes or (SPREAD if cfg.lora.shard else 1)
+    processes = trained_by(cfg, processes)
     shape, load, console = shape_of(cfg.model, cfg.lora), load_of(cfg, lengths), Console(soft_wrap=True)
     adapters = f"{load.adapters} adapters of {shape.adapter / 1e6:.1f} M"
     console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {adapters}", highlight=False)
@@ -144,16 +144,23 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
         console.print("What is read and written is its server's.")
 
 
-def show_outcome(run: Path, cfg: Any, lengths: Lengths) -> None:
-    """Print what a finished run took beside what would have been planned for it."""
+def trained_by(cfg: Any, processes: int) -> int:
+    """The processes that train; 0 is one, or as many as a base is spread over."""
+    if processes > 1 and isinstance(cfg, Maporl):
+        raise TeamtuneError(f"processes is {processes} and PPO trains in one; leave it out")
+    return processes or (SPREAD if cfg.lora.shard else 1)
+
+
+def show_outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 0) -> None:
+    """Print what a finished run took beside what would have been planned for it, and for so many processes."""
     table = Table(f"{run}", "planned", "happened", "happened / planned")
-    for what, planned, happened in outcome(run, cfg, lengths):
+    for what, planned, happened in outcome(run, cfg, lengths, trained_by(cfg, processes)):
         share = f"{happened / planned:.2f}" if planned else ""
         table.add_row(what, "" if planned is None else f"{planned:,.2f}", f"{happened:,.2f}", share)
     Console(soft_wrap=True).print(table)
 
 
-def outcome(run: Path, cfg: Any, lengths: Lengths) -> Iterator[tuple[str, float | None, float]]:
+def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterator[tuple[str, float | None, float]]:
     """(what, planned, happened) of a finished run. Memory is that of the process, with all that it has loaded; hours
     are planned for the devices of the plan alone."""
     from teamtune.models import device
@@ -164,11 +171,11 @@ def outcome(run: Path, cfg: Any, lengths: Lengths) -> Iterator[tuple[str, float 
     yield "M ids written", load.work.written / 1e6, found["written"] / 1e6
     if found["trained"]:
         yield "M ids trained on", load.trained / 1e6, found["trained"] / 1e6
-    for need in needs(cfg, load, shape, device().type == "cpu"):
+    for need in needs(cfg, load, shape, device().type == "cpu", processes):
         if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
             yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
     here = device_here()
-    planned = hours(cfg, load, shape, here) if here is not None else {}
+    planned = hours(cfg, load, shape, here, processes) if here is not None else {}
     writing = planned["reading"] + planned["writing"] if "writing" in planned else None
     yield "hours, generating", writing, found["generating"] / 3600
     yield "hours, training", planned.get("training"), found["training"] / 3600
@@ -184,7 +191,7 @@ def device_here() -> tuple[str, float, float, float] | None:
 
 def happened(run: Path) -> dict[str, float]:
     """Answers and ids of all rollouts of a run, ids trained on, seconds of rollouts and fits, and their peak memory.
-    PPO's updates are all training."""
+    PPO's updates are training but for their generation."""
     names = ("answers", "read", "written", "trained", "training", "generating", "training MiB", "generating MiB")
     found: dict[str, float] = dict.fromkeys(names, 0.0)
     for stage in read.stages(run, read.options(run)["config"]):
@@ -201,6 +208,8 @@ def happened(run: Path) -> dict[str, float]:
         count(found, file)
     for line in read.metrics(run):
         found["trained"] += sum(value for name, value in line.items() if name.endswith("/tokens"))
+        generating = line.get("seconds/generation", 0.0)
+        found["generating"], found["training"] = found["generating"] + generating, found["training"] - generating
     return found
 
 

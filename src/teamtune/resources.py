@@ -150,17 +150,22 @@ def generation_memory(
     if spec.kind == "vllm":
         cached = spec.vllm.context or shape.context
     return {
-        "weights": weights(shape, bits if spec.kind == "transformers" else 16, on_cpu),
+        "weights": weights(shape, held_bits(spec, bits), on_cpu),
         "adapters": adapters * shape.adapter * (2 if spec.kind == "vllm" else 4) / GB,
         "cache": cached * shape.cache * size / GB,
     }
 
 
-def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, gb: float) -> int:
+def held_bits(spec: EngineSpec, bits: int) -> int:
+    """Of the base's weights in an engine; `bits` where it is trained, and in the embedded engine."""
+    return bits if spec.kind == "transformers" else 16
+
+
+def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, gb: float, bits: int = 16) -> int:
     """Answers that are written at once on a device of so much memory, by the engine's bounds and what has room; 0 where
     there is none."""
     room = gb * (spec.vllm.memory if spec.kind == "vllm" else 1) - OVERHEAD
-    room -= weights(shape) + adapters * shape.adapter * 4 / GB
+    room -= weights(shape, held_bits(spec, bits)) + adapters * shape.adapter * 4 / GB
     most = int(room * GB / (longest * shape.cache * 2))
     return max(0, min(spec.rows, most, *([spec.tokens // longest] if spec.kind == "transformers" else [])))
 
@@ -180,13 +185,19 @@ class Work:
 
 
 def seconds(
-    shape: Shape, work: Work, device: tuple[str, float, float, float], fits: Sequence[tuple[Fit, int]], rows: int
+    shape: Shape,
+    work: Work,
+    device: tuple[str, float, float, float],
+    fits: Sequence[tuple[Fit, int]],
+    rows: int,
+    bits: int = 16,
 ) -> dict[str, float]:
     """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the weights
     and of a batch's keys and values, read once for every token of a batch of `rows`. Where `rows` is 0 nothing is
     generated there.
 
     fits: each with the ids that it trains on: forward, back to the activations, and forward again with checkpoint.
+    bits: of the weights that are read.
     """
     _, _, peak, memory = device
     once = 2 * shape.parameters
@@ -194,7 +205,7 @@ def seconds(
     found = {"training": passes * once / (peak * TRAINS)}
     if rows:
         seen = (work.read + work.written / 2) / max(1, work.answers)
-        moved = weights(shape) * GB + rows * seen * shape.cache * 2
+        moved = weights(shape, bits) * GB + rows * seen * shape.cache * 2
         step = max(moved / (memory * WRITES), once * rows / (peak * READS))
         found |= {"reading": work.read * once / (peak * READS), "writing": work.written / rows * step}
     return found

@@ -81,8 +81,7 @@ def rollout(
 
     Turns that did not end by themselves are counted, agent by agent.
     """
-    if how.driver == "auto" and spec.kind in ROLLING:
-        how = replace(how, driver="rolling")
+    how = replace(how, driver=driver_of(how.driver, spec.kind))
     with closing(open_engine(spec, team, run_of(folder))) as engine:
         check_adapters(engine, team, spec.elsewhere, exact=team.bits == 16 or spec.kind == "transformers")
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
@@ -153,6 +152,16 @@ def episode_rows(episode: Episode) -> list[Row]:
     """The stored turns of a finished episode. Column `final`: has the tag of the turn that answers, so it may vote."""
     tag = episode.turns[episode.answer].ask.tag
     return [{**turn_row(episode.problem, episode.take, turn), "final": turn.ask.tag == tag} for turn in episode.turns]
+
+
+def driver_of(asked: Driver, kind: str) -> Driver:
+    """The driver with an engine. Raises TeamtuneError where it would lose what was paid for."""
+    if asked == "waves" and kind == "openai":
+        raise TeamtuneError(
+            "driver waves keeps nothing of a batch until all of it is answered, so that a cap, or a server that is "
+            "lost, would cost answers that are paid for; leave --driver out with engine.kind openai"
+        )
+    return asked if asked != "auto" else "rolling" if kind in ROLLING else "waves"
 
 
 def drive(lives: Sequence[Live], engine: Engine, how: Rollout) -> Iterator[list[Answered]]:

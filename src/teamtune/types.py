@@ -27,6 +27,8 @@ UNFIT: Mapping[Finish, str] = {
     "withheld": "withheld by the server's filter",
 }
 """How the turns that did not end by themselves are counted."""
+UNSAID: tuple[Finish, ...] = ("overflow", "withheld")
+"""how turns end that say nothing of their agent's"""
 
 
 class TeamtuneError(ValueError):

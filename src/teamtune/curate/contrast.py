@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from teamtune.credit.consensus import Judged, judgements, labelled
 from teamtune.curate.sft import context, sft_row
 from teamtune.store import Counted
-from teamtune.types import UNFIT, Row, place_of
+from teamtune.types import UNFIT, UNSAID, Row, place_of
 
 
 def debate_pairs(turns: Sequence[Row], credit: Sequence[Row], learners: Mapping[str, str]) -> Counted:
@@ -39,7 +39,7 @@ def debate_pairs(turns: Sequence[Row], credit: Sequence[Row], learners: Mapping[
                 continue
             if chosen["finish"] in UNFIT:
                 counts[f"{source}: chosen {UNFIT[chosen['finish']]}"] += 1
-            elif rejected["finish"] == "overflow" or chosen["text"] == rejected["text"]:
+            elif rejected["finish"] in UNSAID or chosen["text"] == rejected["text"]:
                 counts[f"{source}: no other text to reject"] += 1
             else:
                 name = learners[source], prompt["problem"], context(prompt), chosen["text"], rejected["text"]
@@ -71,6 +71,7 @@ def _pair(learner: str, prompt: Row, chosen: Row, rejected: Row) -> Row:
     named = {name: prompt[name] for name in ("problem", "take")}
     ids = {"prompt_ids": prompt["prompt_ids"], "chosen_ids": chosen["token_ids"], "rejected_ids": rejected["token_ids"]}
     texts = {"messages": prompt["messages"], "chosen": chosen["text"], "rejected": rejected["text"]}
+    ids["rejected_ended"] = rejected["finish"] == "stop"
     places = {"chosen_turn": chosen["turn"], "rejected_turn": rejected["turn"], "rejected_take": rejected["take"]}
     return {"agent": learner, **named, **texts, **places, **ids, "chosen_value": 1.0, "rejected_value": 0.0}
 

@@ -12,13 +12,16 @@ from teamtune.store import Counted
 from teamtune.types import UNFIT, Place, Row, TeamtuneError, by_episode, place_of
 from teamtune.vote import lot, vote_score
 
+BEST = 0.1
+"""share of the discussions that are learned from"""
+
 
 def best_discussions(
     turns: Sequence[Row],
     grades: Sequence[Row],
     scores: Mapping[Place, float],
     agents: Sequence[str],
-    share: float = 0.1,
+    share: float = BEST,
     seed: int = 0,
 ) -> Counted:
     """SFT rows of `agents` from the best discussions: malformed ones are dropped, then those whose last majority is

@@ -6,7 +6,8 @@ One row of the pairs table; the prompt ends in "messages", "chosen" and "rejecte
      "messages": [{"role": "system", "content": "You are the verifier. ..."}, ...],
      "chosen": "7 * 20 = 140, not 130. ...", "rejected": "All steps hold.",
      "chosen_turn": 1, "rejected_turn": 2, "rejected_take": 0, "prompt_ids": [1, 90, ...],
-     "chosen_ids": [33, 12, ...], "rejected_ids": [40, 2], "chosen_value": 1.0, "rejected_value": 0.0}
+     "chosen_ids": [33, 12, ...], "rejected_ids": [40, 2], "rejected_ended": true,
+     "chosen_value": 1.0, "rejected_value": 0.0}
 
 and the counts beside the rows:
 
@@ -23,7 +24,7 @@ from itertools import product
 from teamtune.credit.tree import parent
 from teamtune.curate.sft import capped, context, over_cap, tally, valued_turns
 from teamtune.store import Counted
-from teamtune.types import UNFIT, Row
+from teamtune.types import UNFIT, UNSAID, Row
 
 Valued = tuple[Row, Row]
 """A turn and its value row."""
@@ -51,9 +52,9 @@ def sibling_pairs(
 
     The outcome depends on the set of rows, not on their order. A candidate pair is counted once, under the
     first of these that holds: "chosen cut off at the token limit", "prompt over the model's context",
-    "same text on both sides", "duplicate", "over the cap of ...", "pairs kept". Besides, "groups" counts the
-    groups of siblings and "unanimous groups" those that offer no pair. A rejected turn may be cut off: not to
-    stop is a good reason to be rejected.
+    "withheld by the server's filter", "same text on both sides", "duplicate", "over the cap of ...", "pairs
+    kept". Besides, "groups" counts the groups of siblings and "unanimous groups" those that offer no pair. A
+    rejected turn may be cut off: not to stop is a good reason to be rejected.
 
     Raises TeamtuneError for a turn without a value, an agent without turns, or a negative cap.
     """
@@ -70,8 +71,8 @@ def sibling_pairs(
             chosen, rejected = good[0]["text"], bad[0]["text"]
             if good[0]["finish"] == "length":
                 outcomes[agent, "chosen cut off at the token limit"] += 1
-            elif "overflow" in (good[0]["finish"], bad[0]["finish"]):  # siblings share their prompt
-                outcomes[agent, UNFIT["overflow"]] += 1
+            elif (unsaid := good[0] if good[0]["finish"] in UNSAID else bad[0])["finish"] in UNSAID:
+                outcomes[agent, UNFIT[unsaid["finish"]]] += 1
             elif chosen == rejected:  # luck further down the tree, nothing to prefer
                 outcomes[agent, "same text on both sides"] += 1
             elif dedup and (agent, prompt, chosen, rejected) in seen:
@@ -110,6 +111,7 @@ def _pair(good: Valued, bad: Valued) -> Row:
         "prompt_ids": chosen["prompt_ids"],
         "chosen_ids": chosen["token_ids"],
         "rejected_ids": rejected["token_ids"],
+        "rejected_ended": rejected["finish"] == "stop",
         "chosen_value": chosen_value["value"],
         "rejected_value": rejected_value["value"],
     }

@@ -44,12 +44,13 @@ def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str,
     }
 
 
-def checked(answer: Any) -> None:
-    """Raises Broken where the answer lacks what every chat completion has."""
+def lacking(answer: Any) -> str | None:
+    """What the answer lacks of what every chat completion has; None where it has all."""
     if isinstance(answer, str) or not getattr(answer, "choices", None):
-        raise Broken(f"no choices in {str(answer)!r}")
+        return f"no choices in {str(answer)!r}"
     if getattr(answer.choices[0], "message", None) is None:
-        raise Broken(f"no message in {str(answer)!r}")
+        return f"no message in {str(answer)!r}"
+    return None
 
 
 def completion_of(answer: Any, options: Openai) -> Completion:
@@ -72,7 +73,8 @@ def completion_of(answer: Any, options: Openai) -> Completion:
 
 def usage_of(answer: Any) -> tuple[int, int] | None:
     """Tokens of prompt and answer as the server counts them; None where it does not tell both."""
-    prompt, written = (getattr(answer.usage, f"{name}_tokens", None) for name in ("prompt", "completion"))
+    usage = getattr(answer, "usage", None)
+    prompt, written = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion"))
     return (prompt, written) if isinstance(prompt, int) and isinstance(written, int) else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from teamtune.engines.spec import Openai
 from teamtune.jsonl import Log
-from teamtune.types import Completion, TeamtuneError
+from teamtune.types import TeamtuneError
 
 MILLION = 1_000_000
 
@@ -44,12 +44,12 @@ class Ledger:
                 "command goes on from here"
             )
 
-    def add(self, model: str, done: Completion) -> None:
-        """Enter an answer, if the server says what it took."""
-        if done.usage is None:
+    def add(self, model: str, usage: tuple[int, int] | None) -> None:
+        """Enter an answer's tokens of prompt and answer, if the server says what it took."""
+        if usage is None:
             self.told = False
             return
-        prompt, answer = done.usage
+        prompt, answer = usage
         self.prompt, self.answer = self.prompt + prompt, self.answer + answer
         if self.log is not None:
             self.log.append([{"model": model, "prompt": prompt, "answer": answer}])

@@ -27,7 +27,7 @@ from typing import Any
 import openai
 
 from teamtune.adapters import check_adapter, zero_adapter
-from teamtune.engines.chat import Broken, asked, brief, checked, completion_of, key_of, told, too_long
+from teamtune.engines.chat import Broken, asked, brief, completion_of, key_of, lacking, told, too_long, usage_of
 from teamtune.engines.ledger import Ledger
 from teamtune.engines.spec import Openai
 from teamtune.models import fingerprint
@@ -184,16 +184,20 @@ class OpenaiEngine:
         if isinstance(answer, Completion):
             return answer
         done = completion_of(answer, self.options)
-        self.ledger.add(name, done)
+        self.ledger.add(name, done.usage)
         return done
 
     async def _asked_again(self, name: str, ask: Ask, body: dict[str, Any]) -> Any:
-        """The server's answer. The client repeats what was refused or lost; what came back broken is repeated here."""
+        """The server's answer. The client repeats what was refused or lost; what came back broken is repeated here, and
+        counted as far as the server says what it took."""
         for attempt in range(self.options.retries + 1):
             try:
                 answer = await self._client.chat.completions.create(model=name, **body)
-                checked(answer)
-                return answer
+                if (broken := lacking(answer)) is None:
+                    return answer
+                if (spent := usage_of(answer)) is not None:
+                    self.ledger.add(name, spent)
+                raise Broken(broken)
             except openai.BadRequestError as error:
                 if not too_long(error):
                     raise

@@ -14,7 +14,7 @@ from teamtune.calibration import drift
 from teamtune.credit.discussion import Rewards, discussion_rewards, scores_in
 from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
-from teamtune.rollout import Rollout, run_of
+from teamtune.rollout import Rollout, driver_of, run_of
 from teamtune.tasks import TaskSpec, grade_turns, problems_in
 from teamtune.train.fit import Metrics
 from teamtune.train.policies import Ppo
@@ -45,7 +45,8 @@ def learn(
     history: list[tuple[float, float]] = []
     warned = ""
     with closing(host.engine):
-        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, how.seed, how.driver):
+        driver = driver_of(how.driver, spec.kind)
+        for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, how.seed, driver):
             history = history or before(folder, int(line["step"]))
             history.append(last_turn(line))
             found = drift(history) if SCORER in team.names else ""

@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from teamtune.credit.discussion import INCENTIVES
+from teamtune.curate.discussions import BEST
 from teamtune.protocols.discussion import opens
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
+from teamtune.recipes.maporl import makes_scorer
 from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.plan import maft_generations, malt_generations, maporl_generations
 from teamtune.resources import Work
@@ -83,28 +86,57 @@ def malt_load(cfg: Malt, q: int, a: int) -> Load:
 
 def maft_load(cfg: Maft, q: int, a: int) -> Load:
     """Debate: later answers read a summary and the agent's own last answer, summaries read the answers. Every agent's
-    rows are about one a problem, and so are its pairs where it prefers; those of rivals are not counted."""
+    rows are about one a problem, and so are its pairs where it prefers; rivals learn from as many as the vote of all
+    agrees with, were it to agree with all."""
     training, testing = maft_generations(cfg)
     answers = training + testing
-    rows = cfg.task.train * cfg.iterations * cfg.agents * ((q + a) + (q + 3 * a if cfg.critics else 0))
+    first, later, passes = q + a, q + 3 * a, cfg.iterations * cfg.agents
+    own = passes * (first + (later if cfg.critics else 0))
+    single = passes * (first + (cfg.rounds - 1) * later)
+    rivals = {
+        "star": cfg.star_rounds * first,
+        "majority-ft": cfg.agents * first,
+        "single-ft": single,
+        "temperature-2": 0 if "single-ft" in cfg.baselines else single,
+        "union-ft": own,
+        "no-critic": passes * first if cfg.iterations > 1 else 0,
+        "no-summary": own,
+        "cooperative": own,
+    }
+    rows, others = cfg.task.train * own, cfg.task.train * sum(rivals.get(name, 0) for name in cfg.baselines)
     of = {"sft": [(cfg.sft, rows)], "ppo": [(cfg.ppo, rows)], "dpo": [(cfg.sft, rows), (cfg.dpo, 2 * rows)]}
-    fits = tuple((fit, ids * fit.epochs) for fit, ids in of[cfg.objective])
+    fits = tuple((fit, ids * fit.epochs) for fit, ids in [*of[cfg.objective], (cfg.sft, others)] if ids)
     work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, 2 * rows if cfg.objective == "dpo" else 0)
     return Load(work, cfg.agents * (2 if cfg.critics else 1), fits, q + cfg.agents * a + cfg.sampling.max_tokens)
 
 
 def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
-    """Discussion: an agent reads its own answers so far and the others' last ones. Every answer of the training passes
-    its policy, the base, its values and the scorer once, and policy and values are trained on it."""
+    """Discussion: an agent reads its own answers so far and the others' last ones. Every answer passes the scorer once,
+    and every one that is learned from its policy, the base and its values; policy and values are trained on it. Values
+    read the question and the answer, and so does a scorer that is made."""
     scored, training, testing = maporl_generations(cfg)
     shown = [q + (t - 1) * a + (cfg.agents - 1) * a * (t > 1) for t in range(1, cfg.turns + 1)]
     prompt = sum(shown) / len(shown)
     answers = scored + training + testing
     policies = {name for seats in cfg.speakers for name in seats if not opens(name)}
     values = {value_of(name) for name in policies} if cfg.ppo.has_values else set()
-    looks = 2 + bool(values) + (cfg.scorer == "learned")
-    trained = training * cfg.ppo.fit.epochs * (prompt + a + ((q + a) if values else 0))
-    forward = round(training * looks * (prompt + a))
-    work = Work(answers, round(answers * prompt), answers * a, forward)
+    # Answers of a discussion that are learned from, and the ids of their prompts; and how many discussions there are.
+    learning = [n for n, seats in zip(shown, cfg.speakers, strict=True) for name in seats if not opens(name)]
+    shares = {"hidden-scores": 1, "no-scorer": 1, "frozen-partners": 1 / cfg.agents, "incentives": len(INCENTIVES)}
+    each = cfg.ppo.updates * cfg.ppo.problems * cfg.ppo.takes
+    talks = each * (1 + sum(shares.get(name, 0) for name in cfg.baselines))
+    alone = each * cfg.agents * cfg.turns * (q + a) if "single-agent" in cfg.baselines else 0
+    policy = talks * sum(n + a for n in learning) + alone
+    valued = talks * len(learning) * (q + a) + alone if values else 0
+    judged = (training + scored) * (prompt + a) if cfg.scorer == "learned" else 0
+    fits = [(cfg.ppo.fit, round((policy + valued) * cfg.ppo.fit.epochs))]
+    if makes_scorer(cfg):
+        made = cfg.making
+        rows = min(made.answers, 2 * made.quota) if made.quota else made.answers
+        fits.append((made.fit, cfg.scorer_questions * rows * (q + a) * made.fit.epochs))
+    if "sft" in cfg.baselines:
+        best = cfg.task.train * BEST * sum(n + a for n in learning)
+        fits.append((cfg.sft, round(best * cfg.sft.epochs)))
+    work = Work(answers, round(answers * prompt), answers * a, round(2 * policy + valued + judged))
     held = len(policies | values) + (cfg.scorer == "learned")
-    return Load(work, held, ((cfg.ppo.fit, round(trained)),), round(shown[-1]) + cfg.sampling.max_tokens)
+    return Load(work, held, tuple(fits), round(shown[-1]) + cfg.sampling.max_tokens)

@@ -78,14 +78,14 @@ class Judged:
         return len(self.example)
 
 
-def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer) -> Example:
-    """The ids of one answer, as sampled where they were kept."""
+def example(row: Row, text: str, ids: Sequence[int] | None, renderer: Renderer, ended: bool = True) -> Example:
+    """The ids of one answer, as sampled where they were kept; with the stop token where it `ended` by itself."""
     if row["prompt_ids"] is not None and ids is not None:
         return Example(list(row["prompt_ids"]), list(ids))
     tokenizer = renderer.tokenizer
     answer = tokenizer(text, add_special_tokens=False)["input_ids"]
     prompt = renderer.prompt([Message(m["role"], m["content"]) for m in row["messages"]])
-    return Example(prompt, [*answer, renderer.closing])
+    return Example(prompt, [*answer, *([renderer.closing] if ended else [])])
 
 
 def sft_example(row: Row, renderer: Renderer) -> Example:
@@ -97,7 +97,7 @@ def pair_example(row: Row, renderer: Renderer) -> Pair:
     """The ids of both sides of a preference row."""
     return Pair(
         example(row, row["chosen"], row["chosen_ids"], renderer),
-        example(row, row["rejected"], row["rejected_ids"], renderer),
+        example(row, row["rejected"], row["rejected_ids"], renderer, row.get("rejected_ended", True)),
     )
 
 

@@ -31,7 +31,7 @@ from teamtune.credit.penalty import CAUSES
 from teamtune.play import Engine, ProtocolFn
 from teamtune.play import Live as Playing
 from teamtune.proofs import check_adapters
-from teamtune.rollout import Driver, Rollout, drive, episode_rows
+from teamtune.rollout import Driver, Rollout, drive, episode_rows, watched
 from teamtune.store import write_rows
 from teamtune.train.fit import Metrics
 from teamtune.train.host import Host
@@ -56,7 +56,7 @@ def train(
     rewarded: Rewarded,
     ppo: Ppo,
     seed: int = 0,
-    driver: Driver = "auto",
+    driver: Driver = "waves",
 ) -> Generator[Metrics, None, None]:
     """Train, yielding a line of metrics an update, and leave the policies' adapters in `folder`.
 
@@ -76,7 +76,7 @@ def train(
                 check_adapters(host.engine, now, host.elsewhere)
             host.engine.adopt(now)
             clock.lap("adapters")
-            how = Rollout(ppo.takes, own, "rolling" if driver == "auto" and host.apart else driver)
+            how = Rollout(ppo.takes, own, driver)
             rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, how)
             clock.lap("generation")
             rewards, groups = compared(rewarded(rows), policies, ppo)
@@ -142,7 +142,7 @@ def batch(problems: Sequence[Problem], step: int, ppo: Ppo, seed: int) -> list[P
 def play(problems: Sequence[Problem], team: Team, protocol: ProtocolFn, engine: Engine, how: Rollout) -> list[Row]:
     """The turns of discussions of the problems."""
     lives = [Playing(problem, take, protocol, team) for problem in problems for take in range(how.takes)]
-    for _ in drive(lives, engine, how):
+    for _ in watched(drive(lives, engine, how)):
         pass
     return [row for live in lives for row in episode_rows(live.episode())]
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -109,6 +110,9 @@ class TeamModel:
         self.tokenizer = tokenizer
         self.agents = list(agents)
         self.heads = dict(heads or {})
+        if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+            # Logits are made in pieces, apart from the rows whose agents' adapters they would go through.
+            raise TeamtuneError("an adapter has the output layer among its targets, which agents share; leave it out")
         self.mixes = mixes(model, self.agents[0])
         self.projects = projects(model)
         self.takes_siblings = takes_siblings(model)

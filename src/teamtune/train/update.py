@@ -92,6 +92,7 @@ def stepped(
     """The clipped steps of one update, some epochs of batches, policies and values side by side; means over steps."""
     plans = {name: schedule(len(own), ppo.fit, lot(seed, step), name) for name, own in {**items, **values}.items()}
     moved: set[str] = set()
+    taken: Counter[str] = Counter()
     sums: dict[str, list[float]] = defaultdict(list)
     for number in range(max(map(len, plans.values()))):
         going = {name: plan[number] for name, plan in plans.items() if number < len(plan) and name not in moved}
@@ -100,6 +101,7 @@ def stepped(
         found = backward(one.model, now, objective, ppo.fit, None) if now else {}
         found |= backward(one.model, worths, ppo.values, ppo.fit, None) if worths else {}
         for agent, told_ in found.items():
+            taken[agent] += sum(map(len, (now if agent in now else worths)[agent]))
             finite(agent, "loss", told_["loss"], step, ppo.fit)
             options = ppo.fit if agent in items else replace(ppo.fit, rate=ppo.value_rate or ppo.fit.rate)
             told_ |= _numbers(update(one.model, agent, one.optimizers[agent], options, step, ppo.updates))
@@ -111,7 +113,8 @@ def stepped(
     line: Metrics = {n: finite_mean(numbers) for n, numbers in sums.items() if not n.startswith((CLIPS, TOKENS))}
     for here in (name.removeprefix(TOKENS) for name in sums if name.startswith(TOKENS)):
         line[f"{here}/clipped"] = sum(sums[CLIPS + here]) / sum(sums[TOKENS + here])
-    return line | {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
+    counts = {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
+    return line | counts | {f"{agent}/tokens": taken[agent] for agent in plans}
 
 
 def _numbers(line: Metrics) -> dict[str, float]:
