@@ -297,7 +297,7 @@ def test_a_server_tells_how_an_answer_ended_and_answers_alike_in_any_company(ser
     asks, seeds = [long_ask("base", n) for n in range(12)], list(range(12))
     done = engine.generate(asks, seeds)
     assert [one.token_ids for one in done] == [one.token_ids for one in other.generate(asks, seeds)]
-    ended, cut = ([one.token_ids or () for one in done if one.finish == how] for how in ("stop", "length"))
+    ended, cut = ([list(one.token_ids or ()) for one in done if one.finish == how] for how in ("stop", "length"))
     assert ended and cut and len(ended) + len(cut) == 12
     assert len({ids[-1] for ids in ended}) == 1, "the stop token"
     assert all(len(ids) == 40 and ids[-1] != ended[0][-1] for ids in cut)

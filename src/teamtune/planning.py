@@ -74,8 +74,8 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, processes: i
     ways["+ lora.bits 4"] = (again, replace(cfg.lora, bits=4, shard=False))
     if not isinstance(cfg, Maporl):  # which trains in one process
         ways[f"or lora.shard {spread}"] = (again, replace(cfg.lora, bits=16, shard=True))
-    others = [way for n, way in enumerate(ways) if ways[way] not in list(ways.values())[:n]]
-    found = [Need(way, largest(shape, load.adapters, *ways[way], on_cpu, spread)) for way in others]
+    memory = {way: largest(shape, load.adapters, *how, on_cpu, spread) for way, how in ways.items()}
+    found = [Need(way, gb) for n, (way, gb) in enumerate(memory.items()) if gb not in list(memory.values())[:n]]
     if cfg.engine.kind not in LOCAL:
         return found
     engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu, cfg.lora.bits)

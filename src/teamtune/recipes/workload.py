@@ -7,7 +7,7 @@ how a finished run came out beside this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from teamtune.credit.discussion import INCENTIVES
@@ -20,6 +20,7 @@ from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.plan import maft_generations, malt_generations, maporl_generations
 from teamtune.resources import Work
 from teamtune.train.fit import Fit
+from teamtune.train.packing import micro_tokens
 from teamtune.train.samples import value_of
 from teamtune.types import TeamtuneError
 
@@ -133,7 +134,11 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
     if makes_scorer(cfg):
         made = cfg.making
         rows = min(made.answers, 2 * made.quota) if made.quota else made.answers
-        fits.append((made.fit, cfg.scorer_questions * rows * (q + a) * made.fit.epochs))
+        # Its steps are so small that they, and no bound, decide its memory.
+        step = made.fit.batch * (q + made.sampling.max_tokens)
+        most = min(made.fit.micro_tokens or micro_tokens(False, made.fit.checkpoint), step)
+        small = replace(made.fit, micro_tokens=most)
+        fits.append((small, cfg.scorer_questions * rows * (q + a) * made.fit.epochs))
     if "sft" in cfg.baselines:
         best = cfg.task.train * BEST * sum(n + a for n in learning)
         fits.append((cfg.sft, round(best * cfg.sft.epochs)))
