@@ -157,10 +157,30 @@ def test_answers_that_come_back_broken_are_paid_for_too(server: OddServer, opene
     assert (engine.ledger.prompt, engine.ledger.answer) == (40, 20)
 
 
-def test_a_server_is_not_asked_in_batches_that_a_cap_could_lose(server: OddServer, tmp_path: Path) -> None:
+def test_a_cap_holds_between_tries_and_for_answers_that_lack_what_was_asked_for(
+    server: OddServer, opened: Any, tmp_path: Path
+) -> None:
+    server.faults = ["empty"] * 3
+    engine = opened(most_tokens=15)
+    with pytest.raises(TeamtuneError, match="15 tokens are spent of"):
+        engine.generate(asks_of(1), [0])
+    assert sum(server.tries.values()) == 1
+    server.faults = ["empty"] * 2
+    hiding = opened(ids=True)
+    with pytest.raises(TeamtuneError, match="gives no token ids"):
+        hiding.generate(asks_of(4)[3:], [0])
+    assert hiding.ledger.prompt == 30, "two broken tries, and one without ids"
+
+
+def test_a_server_is_not_asked_in_batches_that_a_cap_could_lose(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--task", "tests.easy_task", "--train", "3", "--test", "3", "--model", "house", "--rows-only"]
+    engine = ["--engine.kind", "openai", "--engine.openai.base-url", server.url]
     with pytest.raises(SystemExit):
-        baselines(server, tmp_path / "run", "--driver", "waves")
-    assert not server.tries
+        command(["malt", *small, *engine, "--driver", "waves", "--out", str(tmp_path / "run")])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "driver waves keeps nothing of a batch until all of it is answered" in told and not server.tries
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}])

@@ -142,9 +142,11 @@ def devices() -> Iterator[Finding]:
     elif where.type == "cpu":
         built = torch.version.cuda or torch.version.hip
         lacking = "no GPU is seen" if built else "this torch is built without one"
-        mend = (
-            "nvidia-smi (rocm-smi) must list one; mend its driver" if built else "pip install --force-reinstall torch"
-        )
+        mend = "nvidia-smi must list one: mend its driver"
+        if not built:
+            mend = (
+                f"where there is a GPU, install torch {torch.__version__.partition('+')[0]} in the build of its driver"
+            )
         yield Finding("missing", "accelerator", f"none, so small models alone; {lacking}", mend)
     else:
         yield Finding("ok", "accelerator", where.type)

@@ -194,22 +194,26 @@ def happened(run: Path) -> dict[str, float]:
     PPO's updates are training but for their generation."""
     names = ("answers", "read", "written", "trained", "training", "generating", "training MiB", "generating MiB")
     found: dict[str, float] = dict.fromkeys(names, 0.0)
+    sealed: set[str] = set()
     for stage in read.stages(run, read.options(run)["config"]):
         if stage["state"] != "sealed":
             continue
-        part = "training" if stage["fn"].endswith((":fit", ":learn")) else "generating"
+        sealed.add(stage["name"])
+        learning = stage["fn"].endswith(":learn")  # its lines tell what is what
+        part = "training" if learning or stage["fn"].endswith(":fit") else "generating"
         if part == "generating" and not stage["fn"].endswith(":rollout"):
             continue
-        found[part] += stage["seconds"]
+        found[part] += 0.0 if learning else stage["seconds"]
         found[f"{part} MiB"] = max(found[f"{part} MiB"], stage["peak_mb"] or 0.0)
         if part == "generating":
             count(found, run / stage["name"] / "rows.parquet")
     for file in run.glob("**/updates/*.parquet"):
         count(found, file)
-    for line in read.metrics(run):
+    for line in (one for one in read.metrics(run) if one["stage"] in sealed):
         found["trained"] += sum(value for name, value in line.items() if name.endswith("/tokens"))
-        generating = line.get("seconds/generation", 0.0)
-        found["generating"], found["training"] = found["generating"] + generating, found["training"] - generating
+        for name, spent in line.items():
+            if name.startswith("seconds/"):
+                found["generating" if name == "seconds/generation" else "training"] += spent
     return found
 
 

@@ -178,19 +178,18 @@ class OpenaiEngine:
         async with self._gate:
             if self._failed is not None:
                 raise self._failed  # what is not sent yet stays unsent
-            self.ledger.check()
             async with asyncio.timeout(self.options.deadline):
                 answer = await self._asked_again(name, ask, asked(ask, sampling, seed, self.options))
         if isinstance(answer, Completion):
             return answer
-        done = completion_of(answer, self.options)
-        self.ledger.add(name, done.usage)
-        return done
+        self.ledger.add(name, usage_of(answer))
+        return completion_of(answer, self.options)
 
     async def _asked_again(self, name: str, ask: Ask, body: dict[str, Any]) -> Any:
         """The server's answer. The client repeats what was refused or lost; what came back broken is repeated here, and
         counted as far as the server says what it took."""
         for attempt in range(self.options.retries + 1):
+            self.ledger.check()
             try:
                 answer = await self._client.chat.completions.create(model=name, **body)
                 if (broken := lacking(answer)) is None:

@@ -23,8 +23,9 @@ def stored_kind(folder: Path) -> str:
 
 def stored_options(kind: type[T], folder: Path, whole: bool = False) -> T:
     """The options of a run; the `whole` of them has those too that change nothing of what is found, as they were when
-    it was begun. Raises TeamtuneError where it is another recipe's, or another version's."""
-    config = _stored(folder, "options" if whole else "config")
+    it was begun (defaults, where an older version began it). Raises TeamtuneError where it is another recipe's, or
+    another version's."""
+    config = _stored(folder, whole)
     if config.get("__type__") != kind.__name__:
         raise TeamtuneError(f"{str(folder)!r} is a run of {config.get('__type__')}; give one of {kind.__name__}")
     # What does not make a run another one is not stored, nor is where metrics went.
@@ -100,11 +101,12 @@ def taken(turns: Sequence[Row], problems: Sequence[Row], ids: bool) -> list[Row]
     return [{**turn, **bare} for turn in turns]
 
 
-def _stored(folder: Path, part: str = "config") -> dict[str, Any]:
+def _stored(folder: Path, whole: bool = False) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
         raise TeamtuneError(f"{str(folder)!r} is no run folder: it holds no config.json")
     try:
-        return dict(json.loads(file.read_bytes())[part])
+        found = json.loads(file.read_bytes())
+        return dict(found["options"] if whole and "options" in found else found["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise TeamtuneError(f"{file} is corrupt; mend it, or train again in another folder") from error

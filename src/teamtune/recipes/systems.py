@@ -219,7 +219,8 @@ def _measured(system: System) -> tuple[dict[str, float], float | None, list[Row]
 
 def trained_tokens(table: Table, model: str, epochs: int = 1, agents: Sequence[str] | None = None) -> Counter[str]:
     """Target tokens of each agent (None: of all) over all epochs: answers of SFT rows, both answers of pairs. Answers
-    without ids are counted as training reads them: by the model's tokenizer, and the token that closes them."""
+    without ids are counted as training reads them: by the model's tokenizer, and the token that closes them, but for a
+    rejected one that was cut off."""
     from teamtune.models import open_tokenizer
 
     answers = (("completion", "token_ids"), ("chosen", "chosen_ids"), ("rejected", "rejected_ids"))
@@ -228,9 +229,8 @@ def trained_tokens(table: Table, model: str, epochs: int = 1, agents: Sequence[s
     for row in table.rows():
         if agents is None or row["agent"] in agents:
             for text, ids in (one for one in answers if one[0] in row):
-                bare = row[ids] is None
-                length = (
-                    len(tokenizer()(row[text], add_special_tokens=False)["input_ids"]) + 1 if bare else len(row[ids])
-                )
-                found[row["agent"]] += epochs * length
+                if (own := row[ids]) is None:
+                    own = tokenizer()(row[text], add_special_tokens=False)["input_ids"]
+                    own = [*own, "closed"] if text != "rejected" or row.get("rejected_ended", True) else own
+                found[row["agent"]] += epochs * len(own)
     return found

@@ -100,11 +100,11 @@ def maft_load(cfg: Maft, q: int, a: int) -> Load:
         "single-ft": single,
         "temperature-2": 0 if "single-ft" in cfg.baselines else single,
         "union-ft": own,
-        "no-critic": passes * first if cfg.iterations > 1 else 0,
-        "no-summary": own,
-        "cooperative": own,
     }
-    rows, others = cfg.task.train * own, cfg.task.train * sum(rivals.get(name, 0) for name in cfg.baselines)
+    variants = {"no-critic": passes * first if cfg.iterations > 1 else 0, "no-summary": own, "cooperative": own}
+    asked = lambda ids: cfg.task.train * sum(ids.get(name, 0) for name in cfg.baselines)  # noqa: E731
+    # Variants of the team are trained as it is, whatever rivals are trained by.
+    rows, others = cfg.task.train * own + asked(variants), asked(rivals)
     of = {"sft": [(cfg.sft, rows)], "ppo": [(cfg.ppo, rows)], "dpo": [(cfg.sft, rows), (cfg.dpo, 2 * rows)]}
     fits = tuple((fit, ids * fit.epochs) for fit, ids in [*of[cfg.objective], (cfg.sft, others)] if ids)
     work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, 2 * rows if cfg.objective == "dpo" else 0)
@@ -112,9 +112,9 @@ def maft_load(cfg: Maft, q: int, a: int) -> Load:
 
 
 def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
-    """Discussion: an agent reads its own answers so far and the others' last ones. Every answer passes the scorer once,
-    and every one that is learned from its policy, the base and its values; policy and values are trained on it. Values
-    read the question and the answer, and so does a scorer that is made."""
+    """Discussion: an agent reads its own answers so far and the others' last ones. Every answer of one passes the
+    scorer once, and every one that is learned from its policy, the base and its values; policy and values are trained
+    on it. Values read the question and the answer, and so does a scorer that is made."""
     scored, training, testing = maporl_generations(cfg)
     shown = [q + (t - 1) * a + (cfg.agents - 1) * a * (t > 1) for t in range(1, cfg.turns + 1)]
     prompt = sum(shown) / len(shown)
@@ -129,7 +129,8 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
     alone = each * cfg.agents * cfg.turns * (q + a) if "single-agent" in cfg.baselines else 0
     policy = talks * sum(n + a for n in learning) + alone
     valued = talks * len(learning) * (q + a) + alone if values else 0
-    judged = (training + scored) * (prompt + a) if cfg.scorer == "learned" else 0
+    blind = each * cfg.agents * cfg.turns if "no-scorer" in cfg.baselines else 0
+    judged = (training - blind + testing) * (prompt + a) if cfg.scorer == "learned" else 0
     fits = [(cfg.ppo.fit, round((policy + valued) * cfg.ppo.fit.epochs))]
     if makes_scorer(cfg):
         made = cfg.making
@@ -137,8 +138,9 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
         # Its steps are so small that they, and no bound, decide its memory.
         step = made.fit.batch * (q + made.sampling.max_tokens)
         most = min(made.fit.micro_tokens or micro_tokens(False, made.fit.checkpoint), step)
-        small = replace(made.fit, micro_tokens=most)
-        fits.append((small, cfg.scorer_questions * rows * (q + a) * made.fit.epochs))
+        small, ids = replace(made.fit, micro_tokens=most), cfg.scorer_questions * rows * (q + a)
+        fits.append((small, ids * made.fit.epochs))
+        judged += ids if made.scoring.surprise else 0
     if "sft" in cfg.baselines:
         best = cfg.task.train * BEST * sum(n + a for n in learning)
         fits.append((cfg.sft, round(best * cfg.sft.epochs)))

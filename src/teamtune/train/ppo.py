@@ -77,7 +77,7 @@ def train(
             host.engine.adopt(now)
             clock.lap("adapters")
             how = Rollout(ppo.takes, own, driver)
-            rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, how)
+            rows = play(batch(problems, step, ppo, seed), team, protocol, host.engine, how, watching=step == done)
             clock.lap("generation")
             rewards, groups = compared(rewarded(rows), policies, ppo)
             clock.lap("rewards")
@@ -139,10 +139,18 @@ def batch(problems: Sequence[Problem], step: int, ppo: Ppo, seed: int) -> list[P
     return order[place * ppo.problems : (place + 1) * ppo.problems]
 
 
-def play(problems: Sequence[Problem], team: Team, protocol: ProtocolFn, engine: Engine, how: Rollout) -> list[Row]:
-    """The turns of discussions of the problems."""
+def play(
+    problems: Sequence[Problem],
+    team: Team,
+    protocol: ProtocolFn,
+    engine: Engine,
+    how: Rollout,
+    watching: bool = False,
+) -> list[Row]:
+    """The turns of discussions of the problems. watching: say so where an agent's answers do not end."""
     lives = [Playing(problem, take, protocol, team) for problem in problems for take in range(how.takes)]
-    for _ in watched(drive(lives, engine, how)):
+    stream = drive(lives, engine, how)
+    for _ in watched(stream) if watching else stream:
         pass
     return [row for live in lives for row in episode_rows(live.episode())]
 
