@@ -299,7 +299,7 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         ),
         (["--engine.kind", "openai", "--partners", "house", "--share", "agent", "--sizes", "2x3"], "holds one base"),
         (["--lora.shard"], "lora.shard has no use in MAPoRL"),
-        (["--making.lora.targets", "nothing"], "LoRA target 'nothing' of model"),
+        (["--making.lora.targets", "nothing"], "has no LoRA target 'nothing'"),
     ],
 )
 def test_what_is_refused(

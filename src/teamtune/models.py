@@ -157,18 +157,17 @@ def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
         check_four_bits(model, device())
     if targets == "all-linear":
         return
-    output = model.get_output_embeddings()
-    layers = [(path, part) for path, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
-    linear = {path.rpartition(".")[2] for path, part in layers if part is not output}
-    for target in targets.split(","):
-        last = target.rpartition(".")[2]
-        if last not in linear:
-            told = (
-                "is the output layer, whose logits all agents share"
-                if any(part is output and path.rpartition(".")[2] == last for path, part in layers)
-                else "is not there"
-            )
-            raise TeamtuneError(f"LoRA target {target!r} of model {name!r} {told}; it has {', '.join(sorted(linear))}")
+    linear = {
+        path.rpartition(".")[2]: part for path, part in model.named_modules() if isinstance(part, torch.nn.Linear)
+    }
+    output = next((last for last, part in linear.items() if part is model.get_output_embeddings()), "")
+    there = ", ".join(sorted(linear.keys() - {output}))
+    lasts = {target: target.rpartition(".")[2] for target in targets.split(",")}
+    if unknown := [target for target, last in lasts.items() if last not in linear]:
+        raise TeamtuneError(f"model {name!r} has no LoRA target {unknown[0]!r}; it has {there}")
+    if output in lasts.values():
+        told = f"LoRA target {output!r} of model {name!r} is the output layer, whose logits all agents share"
+        raise TeamtuneError(f"{told}; it has {there}")
 
 
 def context_of(config: Any) -> int:
