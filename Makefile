@@ -19,7 +19,8 @@ test: $(VENV)/.ready-dev
 
 # The real vLLM, in an environment of its own: it wants other versions than the rest.
 test-vllm: $(VLLM_VENV)/.ready
-	$(VLLM_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -k vllm tests/test_engine_contract.py tests/test_vllm.py
+	$(VLLM_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -k vllm \
+		tests/test_vllm_recipes.py tests/test_engine_contract.py tests/test_vllm.py
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

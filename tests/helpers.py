@@ -12,6 +12,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from teamtune.engines.spec import Vllm
+from teamtune.types import Ask, Message, Team
+
+SMALL = Vllm(cache_gb=0.1, block=32)
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -56,3 +61,16 @@ def plain_logprobs(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> 
     ids = torch.tensor([[*prompt, *answer]])
     logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     return logits.float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None]).squeeze(-1)
+
+
+def opened_vllm(path: str, team: Team, options: Vllm = SMALL) -> Any:
+    from teamtune.engines.vllm import VllmEngine
+
+    engine = VllmEngine(path, options)
+    engine.adopt(team)
+    return engine
+
+
+def long_ask(seat: str, number: int) -> Ask:
+    """Asks that begin alike, over several blocks of the cache."""
+    return Ask(seat, (Message("system", "Add and multiply. " * 20), Message("user", f"{number} * 3?")), "test")
