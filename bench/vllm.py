@@ -53,6 +53,8 @@ class Bench:
     width: int = 3
     max_tokens: int = 256
     rows: int = 256
+    step_tokens: int = 2048
+    """that a step takes at most, in every line: what `LLM` takes by itself is twice as much on a CPU"""
     repeats: int = 3
     adapters: bool = False
     """an adapter for every role"""
@@ -63,7 +65,7 @@ class Bench:
 
 
 def options(cfg: Bench) -> Vllm:
-    return Vllm(prefix_caching=cfg.child != "no prefix cache")
+    return Vllm(prefix_caching=cfg.child != "no prefix cache", step_tokens=cfg.step_tokens)
 
 
 def team_of(cfg: Bench) -> Team:
@@ -149,7 +151,11 @@ def main(cfg: Bench) -> None:
         print(json.dumps(raw(cfg) if cfg.child == "raw" else ours(cfg)))
         return
     shared = [f"--{name}={getattr(cfg, name)}" for name in ("model", "task", "problems", "width", "rows")]
-    shared += [f"--max-tokens={cfg.max_tokens}", *(["--adapters"] if cfg.adapters else [])]
+    shared += [
+        f"--max-tokens={cfg.max_tokens}",
+        f"--step-tokens={cfg.step_tokens}",
+        *(["--adapters"] if cfg.adapters else []),
+    ]
     found: dict[str, list[Row]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         if cfg.adapters:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import AutoConfig
 
 from teamtune.engines.spec import Vllm
-from teamtune.engines.vllm import arguments, context_within, lora_arguments
+from teamtune.engines.vllm import VllmEngine, arguments, context_within, lora_arguments
 from teamtune.models import context_of
-from teamtune.types import TeamtuneError
+from teamtune.types import Agent, Team, TeamtuneError
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ from teamtune.types import TeamtuneError
         (Vllm(cache_gb=2), "kv_cache_memory_bytes", 2 * 2**30),
         (Vllm(context=4096), "max_model_len", 4096),
         (Vllm(block=32), "block_size", 32),
+        (Vllm(step_tokens=4096), "max_num_batched_tokens", 4096),
         (Vllm(prefix_caching=False), "enable_prefix_caching", False),
         (Vllm(eager=True), "enforce_eager", True),
     ],
@@ -66,3 +68,28 @@ def test_other_models_keep_the_context_that_is_asked_for() -> None:
 def test_a_share_of_memory_beside_a_cache_of_a_size_is_an_error() -> None:
     with pytest.raises(TeamtuneError, match=r"vllm\.memory has no use beside engine\.vllm\.cache_gb"):
         Vllm(memory=0.5, cache_gb=1)
+
+
+@pytest.mark.parametrize(("on_cpu", "use"), [(False, "LLM_CLASS"), (True, "ENGINE_CONTEXT")])
+def test_on_a_gpu_steps_are_as_large_as_those_of_vllms_own_class(
+    monkeypatch: pytest.MonkeyPatch, tiny: str, on_cpu: bool, use: str
+) -> None:
+    opened: list[Any] = []
+
+    class LLMEngine:
+        @staticmethod
+        def from_engine_args(args: Any, usage_context: Any) -> Any:
+            opened.append(usage_context)
+            return SimpleNamespace(model_config=SimpleNamespace(max_model_len=64))
+
+    modules = {
+        "vllm": SimpleNamespace(LLMEngine=LLMEngine, EngineArgs=dict),
+        "vllm.platforms": SimpleNamespace(current_platform=SimpleNamespace(is_cpu=lambda: on_cpu)),
+        "vllm.usage.usage_lib": SimpleNamespace(
+            UsageContext=SimpleNamespace(LLM_CLASS="LLM_CLASS", ENGINE_CONTEXT="ENGINE_CONTEXT")
+        ),
+    }
+    monkeypatch.setattr("teamtune.engines.vllm.library", modules.__getitem__)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "")
+    VllmEngine(tiny).adopt(Team(tiny, (Agent("seat"),)))
+    assert opened == [use]

@@ -26,6 +26,8 @@ class Vllm:
     """longest prompt and answer together; 0 is the model's own, which may ask for more memory than there is"""
     block: int = field(default=0, metadata=BESIDE)
     """ids in a block of the cache, which is what prompts share; 0 is vLLM's choice"""
+    step_tokens: int = field(default=0, metadata=BESIDE)
+    """most ids that a step takes, of prompts and answers together; 0 is vLLM's choice"""
     prefix_caching: bool = field(default=True, metadata=BESIDE)
     """read what prompts begin with alike once"""
     eager: bool = field(default=False, metadata=BESIDE)
@@ -40,7 +42,7 @@ class Vllm:
             raise TeamtuneError(f"engine.vllm.memory is {self.memory}; it is a share and must lie in (0, 1]")
         if self.cache_gb and "memory" in given(self):
             raise TeamtuneError("engine.vllm.memory has no use beside engine.vllm.cache_gb; leave one of them out")
-        for name in ("cache_gb", "context", "block", "adapters"):
+        for name in ("cache_gb", "context", "block", "step_tokens", "adapters"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TeamtuneError(
                     f"engine.vllm.{name} is {getattr(self, name)}; it must be above 0, or 0 for its own"

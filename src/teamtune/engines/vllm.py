@@ -142,7 +142,11 @@ class VllmEngine:
             if on_cpu:
                 # One process: it opens in a tenth of the time, and a CPU has no memory of its own to give back.
                 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            self._llm = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**given))
+            # A large GPU takes 16,384 ids a step for `LLM` and 2,048 for an engine that does not say what it is for. On a
+            # CPU the fewer are the faster with adapters, whose weights are copied for every id (docs/log.md).
+            uses = library("vllm.usage.usage_lib").UsageContext
+            use = uses.ENGINE_CONTEXT if on_cpu else uses.LLM_CLASS
+            self._llm = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**given), usage_context=use)
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise TeamtuneError(f"vLLM does not open {self.name!r}: {brief(error)}") from error
         self._rank = rank
@@ -227,6 +231,8 @@ def arguments(path: str, options: Vllm, rows: int, dtype: str, on_cpu: bool) -> 
         found["max_model_len"] = options.context
     if options.block:
         found["block_size"] = options.block
+    if options.step_tokens:
+        found["max_num_batched_tokens"] = options.step_tokens
     if on_cpu:
         # A seeded answer whose prompt is read in pieces fails there: CPU generators cannot be set back.
         found["enable_chunked_prefill"] = False
