@@ -634,7 +634,8 @@ def test_labels_denied_listed_and_said_in_other_ways(gold: str, response: str, s
 @pytest.mark.parametrize("grader", [number.grade, math.grade, choice.grade, label.grade])
 @pytest.mark.timeout(20)
 def test_rows_of_numbers_take_no_time(grader: Callable[[Problem, str], Grade], text: str) -> None:
-    grader(problem("7"), text)
+    """The limit ends work that grows with the square of their length."""
+    assert 0 <= grader(problem("7"), text).score <= 1
 
 
 @pytest.mark.parametrize(

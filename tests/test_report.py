@@ -117,7 +117,7 @@ def train(run: Run, prefix: str = "", count: int = 24) -> Table:
     return pairs
 
 
-def test_systems(run: Run) -> list[System]:
+def compared_systems(run: Run) -> list[System]:
     alone = played(run, "base-solo", TEAM, solo, 4)
     base = played(run, "base", TEAM, pipeline, 2)
     debaters = Team("scripted-model", debating.seats(Sampling(), 2))
@@ -127,16 +127,13 @@ def test_systems(run: Run) -> list[System]:
     return [*systems, System("MALT + MV@2", malt, 2, {"generator": 70, "verifier": 7})]
 
 
-test_systems.__test__ = False  # type: ignore[attr-defined]
-
-
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("report") / "sums-0"
     with Run(folder, Malt(), "teamtune malt --out sums-0") as run:
         train(run)
-        run.stage("comparison", compare, test_systems(run), against="MALT + MV@2")
+        run.stage("comparison", compare, compared_systems(run), against="MALT + MV@2")
     write_report(folder)
     return folder
 

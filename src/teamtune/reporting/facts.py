@@ -51,7 +51,7 @@ MOST_BYTES = 2_600_000
 def gather(folder: Path) -> Facts:
     """Read a run folder."""
     facts, metrics = outline(folder), read.metrics(folder)
-    played = {name: tables for name in test_systems(facts["stages"]) if (tables := _played(folder, name))}
+    played = {name: tables for name in systems_on_test(facts["stages"]) if (tables := _played(folder, name))}
     return {
         **facts,
         "training": [_training(folder, prefix, facts["stages"]) for prefix in _rounds(facts["stages"])],
@@ -118,7 +118,7 @@ def team(folder: Path, stages: Sequence[Row]) -> Row:
             found = debates.pseudo_labels(credit, grades)
             labels += [{"iteration": place, **found}] if found else []
     systems, names = [], named(stages)
-    for place in test_systems(stages):
+    for place in systems_on_test(stages):
         rounds = read.table(folder, f"test/{place}/rounds")
         if rounds:
             others = (read.table(folder, f"test/{place}/{name}") for name in ("likelihood", "embedded"))
@@ -144,7 +144,7 @@ def named(stages: Sequence[Row]) -> dict[str, str]:
     return {stage.split("/")[1]: name for name, stage in found.items() if stage.startswith("test/")}
 
 
-def test_systems(stages: Sequence[Row]) -> list[str]:
+def systems_on_test(stages: Sequence[Row]) -> list[str]:
     """Names of the systems that were played and graded on test problems, in the recipe's order."""
     sealed = [row["name"] for row in stages if row["state"] == "sealed"]
     names = [name.split("/")[1] for name in sealed if name.startswith("test/") and name.endswith("/turns")]
