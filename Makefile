@@ -19,7 +19,7 @@ test: $(VENV)/.ready-dev
 
 # The real vLLM, in an environment of its own: it wants other versions than the rest.
 test-vllm: $(VLLM_VENV)/.ready
-	$(VLLM_VENV)/bin/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -k vllm \
+	$(VLLM_VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -k vllm \
 		tests/test_vllm_recipes.py tests/test_engine_contract.py tests/test_vllm.py
 
 lint: $(VENV)/.ready-dev

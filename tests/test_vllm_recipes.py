@@ -30,9 +30,6 @@ from teamtune.types import Agent, Ask, Message, Problem, Sampling, Team, Teamtun
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; make test-vllm runs these in its own environment")
 
-SERVER = pytest.mark.xdist_group("server")
-"""what asks the server of this file, which opens once"""
-
 # A real server with adapters, asked over HTTP
 
 
@@ -72,7 +69,6 @@ def asking(server: str, **options: Any) -> OpenaiEngine:
     return OpenaiEngine("house", Openai(server, load_adapters=True, ids=True, logprobs=True, **options))
 
 
-@SERVER
 def test_a_server_answers_with_every_seats_own_weights(server: str, tmp_path: Path) -> None:
     """Adapters and the base at once, by ids and log-probabilities; then a new version in the same folder."""
     paths = [random_adapter(model_path("house"), tmp_path / str(n), n, scale=0.05) for n in range(2)]
@@ -103,7 +99,6 @@ def test_a_server_answers_with_every_seats_own_weights(server: str, tmp_path: Pa
     again.close()
 
 
-@SERVER
 def test_a_server_tells_how_an_answer_ended_and_answers_alike_in_any_company(server: str) -> None:
     engine, other = asking(server), asking(server, at_once=1)
     team = Team("house", (Agent("base", sampling=Sampling(max_tokens=40)),))
@@ -120,7 +115,6 @@ def test_a_server_tells_how_an_answer_ended_and_answers_alike_in_any_company(ser
     other.close()
 
 
-@SERVER
 def test_a_prompt_over_the_servers_context_overflows_and_an_unknown_name_is_told(server: str) -> None:
     engine = asking(server, names=("other=nobody",))
     engine.adopt(Team("house", (Agent("base"), Agent("other"))))
@@ -160,7 +154,6 @@ MALT += ["--baselines", "base", "--sft.rate", "1e-3"]
 SERVED = ["--engine.openai.load-adapters", "--engine.openai.ids", "--engine.openai.logprobs"]
 
 
-@SERVER
 def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(server: str, tmp_path: Path) -> None:
     """The same recipe, also through a server that loads what is trained. The engines draw their own random numbers."""
     through: dict[str, dict[str, Any]] = {}
@@ -199,7 +192,7 @@ MAPORL += [
 ]
 
 
-@pytest.mark.parametrize("kind", [pytest.param("openai", marks=SERVER), "vllm"])
+@pytest.mark.parametrize("kind", ["openai", "vllm"])
 def test_policies_are_sampled_where_they_are(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     """The adapters of every update reach the engine: what it samples is as likely as training says."""
     if kind == "vllm":
