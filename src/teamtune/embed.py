@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from teamtune.models import device, told_when_full
+from teamtune.models import cached_only, device, told_when_full
 from teamtune.types import TeamtuneError
 
 Pooling = Literal["own", "mean", "first", "last"]
@@ -101,8 +101,10 @@ def _kept(name: str, file: str) -> Any:
     """What a file of an encoder's folder says, None where there is none."""
     from transformers.utils.hub import cached_file
 
+    where = encoder_path(name)
+    options: dict[str, Any] = {"local_files_only": cached_only(where)}
     try:
-        path = cached_file(encoder_path(name), file, _raise_exceptions_for_missing_entries=False)
+        path = cached_file(where, file, _raise_exceptions_for_missing_entries=False, **options)
     except OSError:
         return None  # whether the encoder can be had at all is told when it is loaded
     return None if path is None else json.loads(Path(path).read_text())
@@ -114,9 +116,10 @@ def _load(name: str) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()
     path = encoder_path(name)
+    cached = cached_only(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModel.from_pretrained(path, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=cached)
+        model: Any = AutoModel.from_pretrained(path, local_files_only=cached, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise _unhad(name, error) from error
     tokenizer.padding_side = "right"
@@ -134,8 +137,9 @@ def check_encoder(name: str, pooling: Pooling = "own") -> None:
 
     if not name:
         return
+    path = encoder_path(name)
     try:
-        AutoConfig.from_pretrained(encoder_path(name))
+        AutoConfig.from_pretrained(path, local_files_only=cached_only(path))
     except (OSError, ValueError) as error:
         raise _unhad(name, error) from error
     pooling_of(name, pooling)
