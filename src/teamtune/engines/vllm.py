@@ -142,8 +142,8 @@ class VllmEngine:
             if on_cpu:
                 # One process: it opens in a tenth of the time, and a CPU has no memory of its own to give back.
                 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            # A large GPU takes 16,384 ids a step for `LLM` and 2,048 for an engine that does not say what it is for. A
-            # CPU is faster with few where there are adapters, whose weights are copied for every id (docs/log.md).
+            # A large GPU takes 16,384 ids a step for `LLM` and 2,048 for an engine that does not say what it is for.
+            # On a CPU adapters' weights are copied for every id of a step, so it keeps the fewer (docs/log.md).
             uses = library("vllm.usage.usage_lib").UsageContext
             use = uses.ENGINE_CONTEXT if on_cpu else uses.LLM_CLASS
             self._llm = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**given), usage_context=use)
