@@ -86,6 +86,14 @@ def test_an_encoder_that_is_not_there_is_named(name: str) -> None:
         embed(TEXTS, name)
 
 
+def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("teamtune.models.hub_answers", lambda: bool(asked.append(True)))
+    with pytest.raises(TeamtuneError, match=r"no encoder 'an-owner/no-encoder' to be had"):
+        embed(TEXTS, "an-owner/no-encoder")
+    assert len(asked) == 1
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(TeamtuneError, match=r"no encoder .* to be had"):
         embed(TEXTS, str(tmp_path))

@@ -42,8 +42,9 @@ def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "own", tokens: 
 
     Raises TeamtuneError where the encoder cannot be had, or has more layers than states and their pooling.
     """
-    how = pooling_of(encoder, pooling)
-    model, tokenizer = _load(encoder)
+    place = _place(encoder)
+    how = _pooling(encoder, place, pooling)
+    model, tokenizer = _load(encoder, place)
     most = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
     unique = list(dict.fromkeys(texts))
     ids = tokenizer(unique)["input_ids"] if unique else []
@@ -74,19 +75,25 @@ def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.T
     return (states * weights).sum(1) / weights.sum(1)
 
 
-def pooling_of(name: str, asked: Pooling) -> Pooling:
+def _place(name: str) -> tuple[str, bool]:
+    """An encoder's folder or hub name, and whether only what the cache holds may be read: the hub is asked once."""
+    path = encoder_path(name)
+    return path, cached_only(path)
+
+
+def _pooling(name: str, place: tuple[str, bool], asked: Pooling) -> Pooling:
     """How an encoder's states are pooled: as asked, or as its folder says.
 
     Raises TeamtuneError where sentence-transformers would do something else with them than pool and normalise.
     """
-    modules = _kept(name, "modules.json") or []
+    modules = _kept(place, "modules.json") or []
     kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
     other = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if other:
         raise TeamtuneError(f"encoder {name!r} ends in a layer {other[0]}, which is not read here; take {USUAL}")
     if asked != "own":
         return asked
-    config = _kept(name, f"{kinds['Pooling']}/config.json") if "Pooling" in kinds else None
+    config = _kept(place, f"{kinds['Pooling']}/config.json") if "Pooling" in kinds else None
     if config is None:
         return "mean"
     # {"pooling_mode": "mean"}, or, as older versions write it, {"pooling_mode_mean_tokens": true, ...}
@@ -97,12 +104,12 @@ def pooling_of(name: str, asked: Pooling) -> Pooling:
     return cast(Pooling, OURS[modes[0]])
 
 
-def _kept(name: str, file: str) -> Any:
+def _kept(place: tuple[str, bool], file: str) -> Any:
     """What a file of an encoder's folder says, None where there is none."""
     from transformers.utils.hub import cached_file
 
-    where = encoder_path(name)
-    options: dict[str, Any] = {"local_files_only": cached_only(where)}
+    where, cached = place
+    options: dict[str, Any] = {"local_files_only": cached}
     try:
         path = cached_file(where, file, _raise_exceptions_for_missing_entries=False, **options)
     except OSError:
@@ -110,13 +117,12 @@ def _kept(name: str, file: str) -> Any:
     return None if path is None else json.loads(Path(path).read_text())
 
 
-def _load(name: str) -> tuple[Any, Any]:
+def _load(name: str, place: tuple[str, bool]) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    path = encoder_path(name)
-    cached = cached_only(path)
+    path, cached = place
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=cached)
         model: Any = AutoModel.from_pretrained(path, local_files_only=cached, use_safetensors=True)
@@ -137,12 +143,12 @@ def check_encoder(name: str, pooling: Pooling = "own") -> None:
 
     if not name:
         return
-    path = encoder_path(name)
+    place = _place(name)
     try:
-        AutoConfig.from_pretrained(path, local_files_only=cached_only(path))
+        AutoConfig.from_pretrained(place[0], local_files_only=place[1])
     except (OSError, ValueError) as error:
         raise _unhad(name, error) from error
-    pooling_of(name, pooling)
+    _pooling(name, place, pooling)
 
 
 def _unhad(name: str, error: Exception) -> TeamtuneError:
