@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ LONG = ["test_malt.py", "test_maporl.py", "test_maft.py", "test_studies.py", "te
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays for good: the hundreds of collections between stages need not walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
