@@ -23,6 +23,7 @@ from teamtune.cli import main as command
 from teamtune.cli import options
 from teamtune.recipes import malt
 from teamtune.recipes.malt import Malt
+from teamtune.report import write_report
 from teamtune.store import read_table
 from teamtune.types import TeamtuneError
 
@@ -94,6 +95,17 @@ def test_every_stage_is_sealed(whole: Path) -> None:
     played = [f"test/{name}/{part}" for name in PLAYED for part in ("turns", "grades")]
     assert stages(whole) == sorted([*STAGES, *played])
     assert not list(whole.rglob("*.tmp")) and not list(whole.rglob("OPEN.json")) and not list(whole.rglob("state"))
+
+
+def test_how_far_the_engine_is_from_training_is_kept_and_told(whole: Path) -> None:
+    """Of every trained seat; an engine of other weights would not have come this far."""
+    gaps = json.loads((whole / "test/malt/turns/gaps.json").read_text())
+    assert set(gaps) == {"generator", "verifier", "refiner"}
+    assert 0 < max(gaps.values()) < 0.05
+    assert not (whole / "turns/gaps.json").exists(), "nothing was trained yet"
+    page = next(file for file in write_report(whole) if file.suffix == ".md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith("| test/malt/turns |")]
+    assert line.endswith(f"| {max(gaps.values()):.2g} |")
 
 
 def test_a_finished_run_does_no_work_again(whole: Path, brief: str, monkeypatch: pytest.MonkeyPatch) -> None:

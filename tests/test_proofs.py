@@ -90,8 +90,10 @@ def house() -> str:
 
 
 def test_an_engine_with_the_right_weights_passes(team: Team) -> None:
-    assert check_adapters(open_engine(EXACT, team), team) == 3, "two adapters, and the base beside them"
-    assert check_adapters(open_engine(EXACT, team), team, elsewhere=["base"]) == 2
+    gaps = check_adapters(open_engine(EXACT, team), team)
+    assert list(gaps) == [*TAUGHT, "base"], "two adapters, and the base beside them"
+    assert max(gaps.values()) < 1e-4
+    assert list(check_adapters(open_engine(EXACT, team), team, elsewhere=["base"])) == [*TAUGHT]
 
 
 @pytest.mark.parametrize("seats", [{"sailor": "miller"}, {"sailor": "miller", "miller": "sailor"}])
@@ -106,7 +108,7 @@ def test_a_base_that_answers_with_an_adapters_weights_is_found(team: Team, adapt
     engine = Crossed(open_engine(EXACT, team), {"base": adapter})
     with pytest.raises(TeamtuneError, match="does not answer base with the base's weights as training does"):
         check_adapters(engine, team)
-    assert check_adapters(engine, team, elsewhere=["base"]) == 2
+    assert list(check_adapters(engine, team, elsewhere=["base"])) == [*TAUGHT]
 
 
 def test_an_engine_that_takes_no_adapters_is_found(team: Team) -> None:
@@ -125,7 +127,7 @@ def test_a_rollout_checks_before_it_begins(team: Team, tmp_path: Path, monkeypat
 
 def test_what_cannot_be_held_to_a_proof_is_not(brief: str, team: Team, tmp_path: Path) -> None:
     """An engine without ids, an adapter from elsewhere, a team without adapters."""
-    assert check_adapters(Scripted(lambda ask, seed: "well"), team) == 0
+    assert check_adapters(Scripted(lambda ask, seed: "well"), team) == {}
     other = Team(brief, (Agent("one", adapter=random_adapter(brief, tmp_path / "one", 0)),))
-    assert check_adapters(open_engine(EXACT, other), other) == 0
-    assert check_adapters(Scripted(lambda ask, seed: "well"), Team(brief, (Agent("one"),))) == 0
+    assert check_adapters(open_engine(EXACT, other), other) == {}
+    assert check_adapters(Scripted(lambda ask, seed: "well"), Team(brief, (Agent("one"),))) == {}

@@ -174,6 +174,9 @@ def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(server: 
         turns = read_table(tmp_path / name / "test/malt/turns").rows()
         assert {turn["agent"] for turn in turns} == {"generator", "verifier", "refiner"}
         assert all(len(turn["logprobs"]) == len(turn["token_ids"]) for turn in turns)
+        gaps = json.loads((tmp_path / name / "test/malt/turns/gaps.json").read_text())
+        assert set(gaps) == {"generator", "verifier", "refiner"}
+        assert max(gaps.values()) < 1e-3
         alike_when_greedy(trained_team(tmp_path / name, Sampling(temperature=0.0, max_tokens=200), "dpo"))
 
 

@@ -29,9 +29,10 @@ class Wanted:
     others: Sequence[Sequence[float]]
 
 
-def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = (), exact: bool = True) -> int:
-    """Ask every seat whose adapter has a proof, and the seats of the bare base beside them, all in one batch; how many
-    were held to what they should answer. There are engines that answer the base with the last adapter's weights.
+def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = (), exact: bool = True) -> dict[str, float]:
+    """Ask every seat whose adapter has a proof, and the seats of the bare base beside them, all in one batch; for those
+    that could be held to what they should answer, the mean distance of a token's log-probability from training's, in
+    nats. There are engines that answer the base with the last adapter's weights.
 
     elsewhere: seats whose weights are a server's own, of which nothing is known. exact: the engine holds the base in as
     many bits as training did; otherwise answers may differ, and must only not be nearer to others' weights. Raises
@@ -40,12 +41,13 @@ def check_adapters(engine: Engine, team: Team, elsewhere: Collection[str] = (), 
     """
     wanted = {name: one for name, one in wanted_of(team).items() if name not in elsewhere}
     if not wanted:
-        return 0
+        return {}
     greedy = [replace(team[n], system="", sampling=Sampling(0.0, max_tokens=len(w.ids))) for n, w in wanted.items()]
     engine.adopt(replace(team, agents=tuple(greedy)))
     asks = [Ask(name, (Message("user", one.question),), "proof") for name, one in wanted.items()]
     done = engine.generate(asks, [0] * len(asks))
-    return sum(held(one, wanted[ask.agent], team[ask.agent], exact) for ask, one in zip(asks, done, strict=True))
+    gaps = {seat: held(one, wanted[seat], team[seat], exact) for seat, one in zip(wanted, done, strict=True)}
+    return {seat: gap for seat, gap in gaps.items() if gap is not None}
 
 
 def wanted_of(team: Team) -> dict[str, Wanted]:
@@ -67,10 +69,11 @@ def proof_of(agent: Agent) -> dict[str, Any] | None:
     return found if found is not None and "bare" in found else None
 
 
-def held(done: Completion, want: Wanted, agent: Agent, exact: bool = True) -> bool:
-    """Whether an answer could be held to what is wanted. Raises TeamtuneError where it is another model's."""
+def held(done: Completion, want: Wanted, agent: Agent, exact: bool = True) -> float | None:
+    """How far an answer's log-probabilities are from what is wanted, mean over tokens; None where it cannot be held to
+    that. Raises TeamtuneError where it is another model's."""
     if not done.token_ids or done.logprobs is None:
-        return False
+        return None
     same = next((i for i, (a, b) in enumerate(zip(done.token_ids, want.ids, strict=False)) if a != b), None)
     upto = min(len(done.token_ids), len(want.ids)) if same is None else same
     beside = None if same is None else want.near[same].get(str(done.token_ids[same]))
@@ -88,7 +91,7 @@ def held(done: Completion, want: Wanted, agent: Agent, exact: bool = True) -> bo
             f"the engine does not answer {agent.name} with {weights} as training does ({told}); it holds other "
             "weights, or none: teamtune doctor with the same engine options tells more"
         )
-    return bool(expected)
+    return own if expected else None
 
 
 def distance(some: Sequence[float], others: Sequence[float]) -> float:

@@ -12,6 +12,7 @@ the asks in other batches; log-probabilities may then differ in the last digits,
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -79,11 +80,15 @@ def rollout(
 ) -> Counted:
     """Play the protocol on the problems of a table and give the rows of the Turn table, in order of problem and take.
 
-    Turns that did not end by themselves are counted, agent by agent.
+    Turns that did not end by themselves are counted, agent by agent. How far the engine's log-probabilities are from
+    training's is left in the folder, {"generator": 0.0004} (nats a token), for the seats that could be held to that.
     """
     how = replace(how, driver=driver_of(how.driver, spec.kind))
     with closing(open_engine(spec, team, run_of(folder))) as engine:
-        check_adapters(engine, team, spec.elsewhere, exact=team.bits == 16 or spec.kind == "transformers")
+        gaps = check_adapters(engine, team, spec.elsewhere, exact=team.bits == 16 or spec.kind == "transformers")
+        if gaps:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "gaps.json").write_text(json.dumps(gaps))
         rows = play_out(folder, problems_in(problems), team, protocol, engine, how)
     return Counted(rows, Counter(f"{r['agent']}: {UNFIT[r['finish']]}" for r in rows if r["finish"] in UNFIT))
 

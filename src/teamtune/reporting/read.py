@@ -195,11 +195,13 @@ def _stage(folder: Path, name: str) -> Row:
             return _bare(name, "unreadable")
     kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs", "key", "fn")}
     kept["peak_mb"] = done.get("peak_mb")
-    return _bare(name, "sealed") | kept
+    gaps = _json((place / "gaps.json").read_text(errors="replace")) if (place / "gaps.json").exists() else None
+    return _bare(name, "sealed") | kept | {"gap": max(gaps.values()) if gaps else None}
 
 
 def _bare(name: str, state: str) -> Row:
     empty = {"rows": None, "counts": {}, "seconds": None, "peak_mb": None, "at": "", "inputs": {}, "logged": 0}
+    empty["gap"] = None
     return {"name": name, "state": state, "key": "", "fn": "", **empty}
 
 

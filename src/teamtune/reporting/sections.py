@@ -269,14 +269,17 @@ def values(facts: Facts) -> Row:
 
 
 def stages(facts: Facts) -> Row:
-    """Every stage with what it holds."""
-    rows = []
+    """Every stage with what it holds, and how far its engine was from training."""
+    rows, told = [], any(row["gap"] is not None for row in facts["stages"])
     for row in facts["stages"]:
         size = NONE if row["rows"] is None else f"{row['rows']:,}"
         seconds = NONE if row["seconds"] is None else f"{row['seconds']:,.1f}"
-        rows.append([row["name"], size, seconds, row["state"] + _logged(row)])
-    tables = [make_table("", ["Stage", "Rows", "Seconds", "State"], rows)] if rows else []
-    return make_section("stages", "Stages", [], tables)
+        gap = [] if not told else [NONE if row["gap"] is None else f"{row['gap']:.2g}"]
+        rows.append([row["name"], size, seconds, row["state"] + _logged(row), *gap])
+    columns = ["Stage", "Rows", "Seconds", "State", *(["Gap"] if told else [])]
+    text = "Gap: before the stage every seat with an adapter of its own answered a fixed question; the greatest mean "
+    text += "distance of a token's log-probability between the engine and training, in nats."
+    return make_section("stages", "Stages", [text] if told else [], [make_table("", columns, rows)] if rows else [])
 
 
 def _moves(row: Row) -> list[str]:
