@@ -295,6 +295,25 @@ def test_a_dry_run_of_what_cannot_run_fails_too(
     assert told in sentence(capsys, name, "--out", out, "--dry-run", *options)
 
 
+SERVER = ["--engine.kind", "openai", "--engine.openai.base-url", "http://x/v1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("malt", ["--train-seats", "verifier", "--dpo-generator"], "dpo_generator has no use"),
+        ("malt", [*SERVER, "--engine.openai.names", "generator=one"], "no adapters of verifier, refiner, which are to"),
+        ("maft", SERVER, "which are to be trained; give --engine.openai.load-adapters"),
+        ("maporl", ["--lora.bits", "4", "--engine.kind", "vllm"], "PPO needs one"),
+        ("maporl", [*SERVER, "--engine.openai.load-adapters"], "engine.openai.ids"),
+    ],
+)
+def test_a_dry_run_makes_the_checks_of_its_recipe(
+    capsys: pytest.CaptureFixture[str], out: str, name: str, options: list[str], told: str
+) -> None:
+    assert told in sentence(capsys, name, "--out", out, "--dry-run", *options)
+
+
 def test_a_mistyped_model_leaves_no_folder_behind(capsys: pytest.CaptureFixture[str], out: str, tmp_path: Path) -> None:
     """So that the mended command may use the same one."""
     (tmp_path / "empty").mkdir()

@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 
 from teamtune.cli import main as command
+from teamtune.planning import outcome
+from teamtune.recipes.maft_team import Maft
+from teamtune.recipes.malt import Malt
+from teamtune.recipes.stored import stored_options
+from teamtune.recipes.workload import Lengths
 from teamtune.store import read_table
 
 SMALL = ["--task", "tests.easy_task", "--train", "6", "--test", "2"]
@@ -160,6 +165,10 @@ def test_what_one_model_wrote_trains_another(brief: str, tmp_path: Path, recipe:
     command([recipe, *common, *QUICK, *none, "--model", "nobody/has-this", "--rows-only", "--out", str(rows)])
     taking = [recipe, *common, *none, "--model", brief, "--turns-from", str(rows)]
     command([*taking, "--out", str(run)])
+    for one in (rows, run):
+        cfg = stored_options({"malt": Malt, "maft": Maft}[recipe], one, whole=True)
+        planned, answered = next((p, a) for what, p, a in outcome(one, cfg, Lengths()) if what == "answers")
+        assert planned == answered > 0, "nothing was planned that others had done, or that was left out"
     theirs, own = (read_table(one / stage).rows() for one in (rows, run))
     assert [turn["text"] for turn in own] == [turn["text"] for turn in theirs]
     assert all(turn["token_ids"] is None for turn in own)

@@ -185,12 +185,29 @@ def test_a_plan_for_several_processes(capsys: pytest.CaptureFixture[str]) -> Non
         (["malt", "--lengths.question", "0"], "a question has 1 id or more"),
         (["malt", "--model", "some/model"], "no shape of 'some/model'"),
         (["malt", "--dry-run"], "--dry-run has no use"),
+        (
+            ["malt", "--model", "Qwen/Qwen2.5-3B-Instruct", "--lora.targets", "qkv_proj"],
+            "has no LoRA target 'qkv_proj'",
+        ),
     ],
 )
 def test_mistakes_are_told(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         command(["plan", *args])
     assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_alone_are_planned_without_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """By a model that is here: what it writes. By a server's, which has no shape here: how much it will write."""
+    asked = ["malt", "--train", "100", "--rows-only"]
+    command(["plan", *asked, "--model", LLAMA])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "3,900 answers" in printed and "0.0 M trained on" in printed
+    assert "generating" in printed and "training" not in printed and "adapters of" not in printed
+    command(["plan", *asked, "--model", "gpt-x", "--engine.kind", "openai", "--engine.openai.base-url", "http://x/v1"])
+    assert "3,900 answers" in (printed := capsys.readouterr().out) and "all of it is the server's" in printed
+    command(["plan", *asked, "--model", LLAMA, "--turns-from", "runs/other"])
+    assert "0 answers; 0.0 M ids read, 0.0 M written" in " ".join(capsys.readouterr().out.split())
 
 
 def test_four_bits_are_written_from_by_the_embedded_engine_alone() -> None:

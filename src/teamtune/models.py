@@ -155,6 +155,11 @@ def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
         model = AutoModelForCausalLM.from_config(config)
     if bits == 4:
         check_four_bits(model, device())
+    check_targets(name, model, targets)
+
+
+def check_targets(name: str, model: Any, targets: str) -> None:
+    """Raises TeamtuneError where a model has no module of one of the LoRA targets, or only its output layer."""
     if targets == "all-linear":
         return
     linear = {

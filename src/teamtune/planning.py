@@ -74,6 +74,7 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, processes: i
     ways["+ lora.bits 4"] = (again, replace(cfg.lora, bits=4, shard=False))
     if not isinstance(cfg, Maporl):  # which trains in one process
         ways[f"or lora.shard {spread}"] = (again, replace(cfg.lora, bits=16, shard=True))
+    ways = ways if asked else {}  # rows alone
     memory = {way: largest(shape, load.adapters, *how, on_cpu, spread) for way, how in ways.items()}
     found = [Need(way, gb) for n, (way, gb) in enumerate(memory.items()) if gb not in list(memory.values())[:n]]
     if cfg.engine.kind not in LOCAL:
@@ -109,18 +110,27 @@ def hours(
     rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1], bits) if fits else 0
     found = seconds(shape, load.work, device, load.fits, rows, held_bits(cfg.engine, bits))
     found["training"] /= processes
-    return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked["training"]}
+    return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked.get("training")}
+
+
+def parts_here(cfg: Any, load: Load) -> tuple[str, ...]:
+    """The parts of the work that are done where the recipe runs; a server's are its own, and rows alone train none."""
+    return (*(PARTS[:2] if cfg.engine.kind in LOCAL else ()), *(PARTS[2:] if load.fits else ()))
 
 
 def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
     """Print the plan of a recipe's options. processes: that train; 0 is one, or as many as a base is spread over."""
-    processes = trained_by(cfg, processes)
-    shape, load, console = shape_of(cfg.model, cfg.lora), load_of(cfg, lengths), Console(soft_wrap=True)
-    adapters = f"{load.adapters} adapters of {shape.adapter / 1e6:.1f} M"
-    console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {adapters}", highlight=False)
-    work = load.work
+    processes, load, console = trained_by(cfg, processes), load_of(cfg, lengths), Console(soft_wrap=True)
+    work, own = load.work, parts_here(cfg, load)
     told = f"{work.answers:,} answers; {work.read / 1e6:.1f} M ids read, {work.written / 1e6:.1f} M written"
-    console.print(f"{told}, {work.forward / 1e6:.1f} M scored, {load.trained / 1e6:.1f} M trained on", highlight=False)
+    told += f", {work.forward / 1e6:.1f} M scored, {load.trained / 1e6:.1f} M trained on"
+    if not own:
+        console.print(f"{told}; all of it is the server's", highlight=False)
+        return
+    shape = shape_of(cfg.model, cfg.lora)
+    adapters = f", {load.adapters} adapters of {shape.adapter / 1e6:.1f} M" if load.fits else ""
+    console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters{adapters}", highlight=False)
+    console.print(told, highlight=False)
     asked = needs(cfg, load, shape, processes=processes)
     names = list(dict.fromkeys(name for need in asked for name in need.parts))
     table = Table("Memory, GB", *names, "all", "fits", padding=(0, 1, 0, 0))
@@ -128,12 +138,12 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
         cells = [f"{need.parts[name]:.1f}" if name in need.parts else "" for name in names]
         table.add_row(need.way, *cells, f"{need.total:.1f}", need.fits)
     console.print(table)
-    table = Table("Hours", *PARTS, "all", padding=(0, 1, 0, 0))
-    own = {*PARTS} if cfg.engine.kind in LOCAL else {"training"}
+    table = Table("Hours", *own, "all", padding=(0, 1, 0, 0))
     for device in DEVICES:
         found = hours(cfg, load, shape, device, processes)
-        cells = [f"{found[part]:.2f}" if part in found else "" for part in PARTS]
-        table.add_row(device[0], *cells, f"{sum(found.values()):.2f}" if found.keys() >= own else "does not fit")
+        cells = [f"{found[part]:.2f}" if part in found else "" for part in own]
+        fits = found.keys() >= {*own}
+        table.add_row(device[0], *cells, f"{sum(found[part] for part in own):.2f}" if fits else "does not fit")
     console.print(table)
     console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
     if processes > 1:
@@ -165,12 +175,15 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
     are planned for the devices of the plan alone."""
     from teamtune.models import device
 
-    load, shape, found = load_of(cfg, lengths), shape_of(cfg.model, cfg.lora), happened(run)
+    load, found = load_of(cfg, lengths), happened(run)
     yield "answers", load.work.answers, found["answers"]
     yield "M ids read", load.work.read / 1e6, found["read"] / 1e6
     yield "M ids written", load.work.written / 1e6, found["written"] / 1e6
     if found["trained"]:
         yield "M ids trained on", load.trained / 1e6, found["trained"] / 1e6
+    if not parts_here(cfg, load):
+        return
+    shape = shape_of(cfg.model, cfg.lora)
     for need in needs(cfg, load, shape, device().type == "cpu", processes):
         if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
             yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
@@ -178,7 +191,8 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
     planned = hours(cfg, load, shape, here, processes) if here is not None else {}
     writing = planned["reading"] + planned["writing"] if "writing" in planned else None
     yield "hours, generating", writing, found["generating"] / 3600
-    yield "hours, training", planned.get("training"), found["training"] / 3600
+    if load.fits:
+        yield "hours, training", planned.get("training"), found["training"] / 3600
 
 
 def device_here() -> tuple[str, float, float, float] | None:

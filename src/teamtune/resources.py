@@ -64,10 +64,15 @@ class Shape:
 
 
 def shape_of(name: str, lora: Lora = Lora()) -> Shape:
-    """The shape of a model here, on the hub, or among those whose configurations are known without one."""
+    """The shape of a model here, on the hub, or among those whose configurations are known without one.
+
+    Raises TeamtuneError where there is none, or it has no such LoRA target.
+    """
     import torch
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
+
+    from teamtune.models import check_targets
 
     config = config_of(name)
     with torch.device("meta"):
@@ -78,6 +83,7 @@ def shape_of(name: str, lora: Lora = Lora()) -> Shape:
             for part in (model.get_input_embeddings(), model.get_output_embeddings())
             if (w := part.weight) is not None
         }
+        check_targets(name, model, lora.targets)
         peft = get_peft_model(model, lora.config())
     adapter = sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

@@ -103,6 +103,8 @@ class Malt:
         if not preferring_seats(self.train_seats, self.dpo_generator):
             told = f"train_seats {' '.join(self.train_seats)}, none of which DPO trains"
             refuse_unread(self, dict.fromkeys(("dpo", "preference", "pair_cap"), told))
+        if self.dpo_generator and "generator" not in self.train_seats:
+            raise TeamtuneError("dpo_generator has no use where train_seats leave the generator out")
         if not 0 <= self.threshold < 1:
             raise TeamtuneError(f"threshold is {self.threshold}; it must lie in [0, 1)")
         unknown = [seat for seat in self.train_seats if seat not in ROLES]

@@ -9,6 +9,7 @@ from typing import Any
 
 from teamtune.credit.discussion import INCENTIVES
 from teamtune.credit.tree import hoeffding
+from teamtune.engines.spec import check_trained
 from teamtune.models import model_path
 from teamtune.recipes.baselines import Baselines
 from teamtune.recipes.evaluation import Evaluation, trained_team
@@ -16,11 +17,12 @@ from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
 from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
-from teamtune.recipes.maporl import SCORED_ANSWERS, makes_scorer, problems_before
+from teamtune.recipes.maporl import SCORED_ANSWERS, check_places, makes_scorer, problems_before
 from teamtune.recipes.maporl_evaluation import MaporlEvaluation
 from teamtune.recipes.maporl_evaluation import defaults as defaults_of
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
+from teamtune.recipes.scorer_source import check_bits
 from teamtune.recipes.stored import stored_options
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
 
@@ -37,13 +39,16 @@ def malt_plan(cfg: Malt) -> Plan:
     """
     splits(cfg.task)
     checked(cfg.model, cfg.engine.kind)
+    if not cfg.rows_only:
+        check_trained(cfg.engine, cfg.train_seats)
     n, problems = cfg.width, cfg.task.train
     turns = {"generator": n, "verifier": n**2, "refiner": n**3}
     groups = {"generator": 1, "verifier": n, "refiner": n**2}
     preferring = preferring_seats(cfg.train_seats, cfg.dpo_generator)
     most = (n // 2) * (n - n // 2)  # pairs of one sibling group at the most
     capped = lambda rows, cap: min(rows, cap) if cap else rows  # noqa: E731
-    total = lambda per_problem: round(cfg.rounds * problems * per_problem)  # noqa: E731
+    rounds = 1 if cfg.rows_only else cfg.rounds
+    total = lambda per_problem: round(rounds * problems * per_problem)  # noqa: E731
     training, testing = malt_generations(cfg)
     return {
         "generations per training problem": sum(turns.values()),
@@ -61,13 +66,21 @@ def malt_plan(cfg: Malt) -> Plan:
 def malt_generations(cfg: Malt) -> tuple[int, int]:
     """Generations of the trees, and on test problems."""
     tree = sum(cfg.width**depth for depth in (1, 2, 3))
-    return (cfg.rounds - bool(cfg.turns_from)) * cfg.task.train * tree, cfg.task.test * calls_a_test_problem(cfg)
+    testing = 0 if cfg.rows_only else cfg.task.test * calls_a_test_problem(cfg)
+    return trees(cfg) * cfg.task.train * tree, testing
+
+
+def trees(cfg: Malt) -> int:
+    """Trees that a run grows on every problem."""
+    return (1 if cfg.rows_only else cfg.rounds) - bool(cfg.turns_from)
 
 
 def maft_plan(cfg: Maft) -> Plan:
     """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
     splits(cfg.task)
     checked(cfg.model, cfg.engine.kind)
+    if not cfg.rows_only:
+        check_trained(cfg.engine, cfg.names)
     training, testing = maft_generations(cfg)
     votes = {"besides": "single answers for as many tokens as a debate takes, counted when that is known"}
     return {
@@ -83,6 +96,8 @@ def maft_plan(cfg: Maft) -> Plan:
 
 def maft_generations(cfg: Maft) -> tuple[int, int]:
     """Generations on problems to train on, and on test problems, of the team and all its rivals."""
+    if cfg.rows_only:
+        return 0 if cfg.turns_from else cfg.task.train * debate_calls(cfg), 0
     others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     n, more = cfg.agents, cfg.iterations - 1
     answers, debate = n * cfg.rounds, debate_calls(cfg)
@@ -108,6 +123,8 @@ def maft_generations(cfg: Maft) -> tuple[int, int]:
 def maporl_plan(cfg: Maporl) -> Plan:
     """Generations, tokens and steps of a MAPoRL run; scores are no generations."""
     parted(cfg.task, problems_before(cfg))
+    check_places(cfg)
+    check_bits(cfg)
     for model in (cfg.model, *cfg.partners):
         checked(model, cfg.engine.kind)
     sampled, training, testing = maporl_generations(cfg)

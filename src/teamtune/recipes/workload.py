@@ -17,7 +17,7 @@ from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl import makes_scorer
 from teamtune.recipes.maporl_team import Maporl
-from teamtune.recipes.plan import maft_generations, malt_generations, maporl_generations
+from teamtune.recipes.plan import maft_generations, malt_generations, maporl_generations, trees
 from teamtune.resources import Work
 from teamtune.train.fit import Fit
 from teamtune.train.packing import micro_tokens
@@ -72,8 +72,8 @@ def malt_load(cfg: Malt, q: int, a: int) -> Load:
     """Tree: a verifier reads one answer, a refiner two. Half of the turns are good; a preference has two answers."""
     n, (training, testing) = cfg.width, malt_generations(cfg)
     nodes = {"generator": (n, q), "verifier": (n**2, q + a), "refiner": (n**3, q + 2 * a)}
-    problems = cfg.rounds * cfg.task.train
-    read = problems * sum(count * prompt for count, prompt in nodes.values()) + testing * (q + a)
+    problems = (1 if cfg.rows_only else cfg.rounds) * cfg.task.train
+    read = trees(cfg) * cfg.task.train * sum(count * prompt for count, prompt in nodes.values()) + testing * (q + a)
     capped = lambda rows, cap: min(rows, cap) if cap else rows  # noqa: E731
     good = sum(capped(nodes[seat][0] / 2, cfg.sft_cap) * (nodes[seat][1] + a) for seat in cfg.train_seats)
     preferring = preferring_seats(cfg.train_seats, cfg.dpo_generator)
@@ -81,8 +81,10 @@ def malt_load(cfg: Malt, q: int, a: int) -> Load:
     preferred = sum(2 * count * (nodes[seat][1] + a) for seat, count in pairs.items())
     fits = [(cfg.sft, round(problems * good * cfg.sft.epochs))]
     fits += [(cfg.dpo, round(problems * preferred * cfg.dpo.epochs))] if pairs else []
-    work = Work(training + testing, read, (training + testing) * a, round(problems * preferred))
-    return Load(work, len(cfg.train_seats), tuple(fits), q + 2 * a + cfg.sampling.max_tokens)
+    fits, scored = ([], 0) if cfg.rows_only else (fits, round(problems * preferred))
+    work = Work(training + testing, read, (training + testing) * a, scored)
+    held = 0 if cfg.rows_only else len(cfg.train_seats)
+    return Load(work, held, tuple(fits), q + 2 * a + cfg.sampling.max_tokens)
 
 
 def maft_load(cfg: Maft, q: int, a: int) -> Load:
@@ -107,8 +109,10 @@ def maft_load(cfg: Maft, q: int, a: int) -> Load:
     rows, others = cfg.task.train * own + asked(variants), asked(rivals)
     of = {"sft": [(cfg.sft, rows)], "ppo": [(cfg.ppo, rows)], "dpo": [(cfg.sft, rows), (cfg.dpo, 2 * rows)]}
     fits = tuple((fit, ids * fit.epochs) for fit, ids in [*of[cfg.objective], (cfg.sft, others)] if ids)
-    work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, 2 * rows if cfg.objective == "dpo" else 0)
-    return Load(work, cfg.agents * (2 if cfg.critics else 1), fits, q + cfg.agents * a + cfg.sampling.max_tokens)
+    fits, scored = ((), 0) if cfg.rows_only else (fits, 2 * rows if cfg.objective == "dpo" else 0)
+    work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, scored)
+    held = 0 if cfg.rows_only else cfg.agents * (2 if cfg.critics else 1)
+    return Load(work, held, fits, q + cfg.agents * a + cfg.sampling.max_tokens)
 
 
 def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
