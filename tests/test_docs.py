@@ -32,6 +32,7 @@ import pytest
 from tests.helpers import REPOSITORY
 
 from teamtune import Ask, Completion, Problem, Sampling, Team, by_hand
+from teamtune.cli import main as command
 from teamtune.credit.tree import backup
 from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
@@ -225,6 +226,32 @@ def test_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     finally:
         for module in [m for m, it in sys.modules.items() if str(tmp_path) in str(getattr(it, "__file__", ""))]:
             del sys.modules[module]
+
+
+# ---- Options named in sentences --------------------------------------------------------------------------------------
+
+COMMANDS = ("malt", "maft", "maporl", "baselines", "eval", "scorer train", "scorer eval", "doctor", "export", "tasks")
+COMMANDS += ("validate-data", "audit-grader")
+BESIDE_THEM = {"--config", "--dry-run", "--processes", "--lengths.question", "--lengths.answer"}
+"""options that commands take before they look at the rest"""
+OF_OTHERS = {"--max-model-len", "--max-loras"}
+"""vLLM's"""
+
+
+def test_every_option_that_a_sentence_names_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # or the help breaks long names
+    known = BESIDE_THEM | OF_OTHERS
+    for told in COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            command([*told.split(), "--help"])
+        known |= set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
+    assert len(known) > 250
+    for page in (DOCS.parent / "README.md", *DOCS.glob("guides/*.md"), *DOCS.glob("concepts/*.md")):
+        named = [code for code in re.findall(r"`([^`\n]+)`", page.read_text()) if "bench/" not in code]
+        flags = {flag for code in named for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", code)}
+        assert flags <= known, f"{page.name}: {sorted(flags - known)}"
 
 
 # ---- MALT by hand ----------------------------------------------------------------------------------------------------
