@@ -234,7 +234,7 @@ COMMANDS = ("malt", "maft", "maporl", "baselines", "eval", "scorer train", "scor
 COMMANDS += ("validate-data", "audit-grader")
 BESIDE_THEM = {"--config", "--dry-run", "--processes", "--lengths.question", "--lengths.answer"}
 """options that commands take before they look at the rest"""
-OF_OTHERS = {"--max-model-len", "--max-loras"}
+OF_OTHERS = {"--max-model-len", "--max-loras", "--generation-config"}
 """vLLM's"""
 
 

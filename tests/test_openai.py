@@ -216,8 +216,11 @@ def test_a_vllm_server_is_told_all_that_decides_what_is_sampled(server: OddServe
     """It takes from the model's generation config what a request leaves open."""
     with pytest.raises(TeamtuneError, match="gives no token ids"):
         opened(ids=True).generate(asks_of(1, "two"), [7])
-    told = {name: server.bodies[0][name] for name in ("top_k", "min_p", "repetition_penalty", "return_token_ids")}
-    assert told == {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True}
+    opened(load_adapters=True).generate(asks_of(1, "two"), [7])
+    neutral = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    for body, ids in zip(server.bodies, (True, None), strict=True):
+        assert {name: body[name] for name in neutral} == neutral
+        assert body.get("return_token_ids") is ids
 
 
 def test_adapters_that_are_gone_are_let_go_and_the_base_has_one_that_the_server_sees(

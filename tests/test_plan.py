@@ -185,6 +185,7 @@ def test_a_plan_for_several_processes(capsys: pytest.CaptureFixture[str]) -> Non
         (["malt", "--lengths.question", "0"], "a question has 1 id or more"),
         (["malt", "--model", "some/model"], "no shape of 'some/model'"),
         (["malt", "--dry-run"], "--dry-run has no use"),
+        (["runs/none", "--processes", "2"], "takes malt, maft, maporl or a run folder, not runs/none"),
         (
             ["malt", "--model", "Qwen/Qwen2.5-3B-Instruct", "--lora.targets", "qkv_proj"],
             "has no LoRA target 'qkv_proj'",
@@ -195,6 +196,17 @@ def test_mistakes_are_told(args: list[str], said: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as stop:
         command(["plan", *args])
     assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("args", [["--help"], ["malt", "-h"]])
+def test_help_names_the_options_of_a_plan(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        command(["plan", *args])
+    except SystemExit as stop:
+        assert stop.code == 0
+    printed = capsys.readouterr().out
+    assert "--lengths.answer" in printed and "--processes" in printed
+    assert ("--dpo-generator" in printed) == (args[0] == "malt")
 
 
 def test_rows_alone_are_planned_without_training(capsys: pytest.CaptureFixture[str]) -> None:

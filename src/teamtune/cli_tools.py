@@ -29,6 +29,19 @@ def doctor(args: list[str]) -> None:
         raise SystemExit(1)
 
 
+PLAN_USAGE = """\
+usage: teamtune plan malt|maft|maporl [--lengths.question N] [--lengths.answer N] [--processes N] [OPTIONS]
+       teamtune plan DIR [--lengths.question N] [--lengths.answer N] [--processes N]
+
+Memory, generations, tokens and time of a recipe before anything begins, or beside what a finished run took.
+
+  --lengths.question  ids of a question with its instructions (150)
+  --lengths.answer    ids of an answer (half of max_tokens)
+  --processes         that train (1, or 8 with --lora.shard)
+  OPTIONS             those of the recipe; --out may be left out
+"""
+
+
 def plan(args: list[str]) -> None:
     from teamtune.planning import show_outcome, show_plan
     from teamtune.recipes.maft_team import Maft
@@ -38,6 +51,10 @@ def plan(args: list[str]) -> None:
     from teamtune.recipes.workload import Lengths
 
     recipes: dict[str, type[Any]] = {"malt": Malt, "maft": Maft, "maporl": Maporl}
+    if {"-h", "--help"}.intersection(args):
+        print(PLAN_USAGE)
+        if args[0] not in recipes:
+            return
     if not args or (args[0] not in recipes and not (Path(args[0]) / "config.json").exists()):
         told = args[0] if args else "nothing"
         raise TeamtuneError(f"teamtune plan takes malt, maft, maporl or a run folder, not {told}")

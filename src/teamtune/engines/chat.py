@@ -30,9 +30,10 @@ def key_of(options: Openai) -> str:
 def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str, Any]:
     """The request for one ask."""
     extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k else {}
-    if options.ids:
-        # A vLLM server takes what is left open from the model's generation config.
-        extra = {"return_token_ids": True, "top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    if options.ids or options.load_adapters:
+        # A vLLM server, which takes what is left open from the model's generation config.
+        extra = {"top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        extra |= {"return_token_ids": True} if options.ids else {}
     return {
         "messages": [{"role": m.role, "content": m.content} for m in ask.messages],
         "temperature": sampling.temperature,
