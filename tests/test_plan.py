@@ -222,6 +222,20 @@ def test_rows_alone_are_planned_without_training(capsys: pytest.CaptureFixture[s
     assert "0 answers; 0.0 M ids read, 0.0 M written" in " ".join(capsys.readouterr().out.split())
 
 
+def test_an_engine_on_several_devices_takes_a_part_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = Malt(Path("x"), model=LLAMA, engine=EngineSpec("vllm", vllm=Vllm(context=4096)))
+    wide = replace(cfg, engine=EngineSpec("vllm", vllm=Vllm(context=4096, tensor_parallel=4)))
+    load, shape = load_of(cfg, Lengths()), shape_of(LLAMA)
+    one, four = ({need.way: need for need in needs(each, load, shape)}["generating"].parts for each in (cfg, wide))
+    for part in ("weights", "cache"):
+        assert four[part] == one[part] / 4
+    assert four["adapters"] == one["adapters"]
+    spent, less = (hours(each, load, shape, DEVICES[3]) for each in (cfg, wide))
+    assert less["reading"] == spent["reading"] / 4 and less["writing"] < spent["writing"]
+    command(["plan", "malt", "--model", LLAMA, "--engine.kind", "vllm", "--engine.vllm.tensor-parallel", "4"])
+    assert "memory is that of each of 4 devices" in " ".join(capsys.readouterr().out.split())
+
+
 def test_four_bits_are_written_from_by_the_embedded_engine_alone() -> None:
     cfg = Malt(Path("x"), model=LLAMA, lora=Lora(bits=4))
     load, shape = load_of(cfg, Lengths()), shape_of(LLAMA)

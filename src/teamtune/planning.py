@@ -28,6 +28,7 @@ from teamtune.resources import (
     held_bits,
     seconds,
     shape_of,
+    side_by_side,
     training_memory,
 )
 from teamtune.train.fit import Fit
@@ -108,7 +109,8 @@ def hours(
         return {}
     bits, fits = cfg.lora.bits, asked.get("generating")
     rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1], bits) if fits else 0
-    found = seconds(shape, load.work, device, load.fits, rows, held_bits(cfg.engine, bits))
+    devices = side_by_side(cfg.engine)
+    found = seconds(shape, load.work, device, load.fits, rows, held_bits(cfg.engine, bits), devices)
     found["training"] /= processes
     return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked.get("training")}
 
@@ -149,6 +151,10 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
     if processes > 1:
         console.print(
             f"Of training, memory is that of each of {processes} devices, and hours are those of all at once."
+        )
+    if (devices := side_by_side(cfg.engine)) > 1:
+        console.print(
+            f"Of generating, memory is that of each of {devices} devices, and hours are those of all at once."
         )
     if cfg.engine.kind == "openai":
         console.print("What is read and written is its server's.")

@@ -147,8 +147,8 @@ def training_memory(
 def generation_memory(
     shape: Shape, adapters: int, spec: EngineSpec, longest: int, on_cpu: bool = False, bits: int = 16
 ) -> dict[str, float]:
-    """GB of an engine on this machine: the base, its adapters, and keys and values: of a full batch of the embedded
-    engine; of the one longest text that vLLM must have room for, more of which it fills with others.
+    """GB of an engine on each of its devices: the base, its adapters, and keys and values: of a full batch of the
+    embedded engine; of the one longest text that vLLM must have room for, more of which it fills with others.
 
     longest: ids of a prompt and its answer. bits: of the base where it is trained, and in the embedded engine.
     """
@@ -156,10 +156,15 @@ def generation_memory(
     if spec.kind == "vllm":
         cached = spec.vllm.context or shape.context
     return {
-        "weights": weights(shape, held_bits(spec, bits), on_cpu),
+        "weights": weights(shape, held_bits(spec, bits), on_cpu) / side_by_side(spec),
         "adapters": adapters * shape.adapter * (2 if spec.kind == "vllm" else 4) / GB,
-        "cache": cached * shape.cache * size / GB,
+        "cache": cached * shape.cache * size / GB / side_by_side(spec),
     }
+
+
+def side_by_side(spec: EngineSpec) -> int:
+    """Devices that an engine spreads weights and cache over."""
+    return spec.vllm.tensor_parallel if spec.kind == "vllm" else 1
 
 
 def held_bits(spec: EngineSpec, bits: int) -> int:
@@ -171,8 +176,9 @@ def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, gb: flo
     """Answers that are written at once on a device of so much memory, by the engine's bounds and what has room; 0 where
     there is none."""
     room = gb * (spec.vllm.memory if spec.kind == "vllm" else 1) - OVERHEAD
-    room -= weights(shape, held_bits(spec, bits)) + adapters * shape.adapter * 4 / GB
-    most = int(room * GB / (longest * shape.cache * 2))
+    devices = side_by_side(spec)
+    room -= weights(shape, held_bits(spec, bits)) / devices + adapters * shape.adapter * 4 / GB
+    most = int(room * GB / (longest * shape.cache * 2 / devices))
     return max(0, min(spec.rows, most, *([spec.tokens // longest] if spec.kind == "transformers" else [])))
 
 
@@ -197,13 +203,14 @@ def seconds(
     fits: Sequence[tuple[Fit, int]],
     rows: int,
     bits: int = 16,
+    devices: int = 1,
 ) -> dict[str, float]:
     """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the weights
     and of a batch's keys and values, read once for every token of a batch of `rows`. Where `rows` is 0 nothing is
     generated there.
 
     fits: each with the ids that it trains on: forward, back to the activations, and forward again with checkpoint.
-    bits: of the weights that are read.
+    bits: of the weights that are read. devices: that generate together; what they tell each other is not reckoned.
     """
     _, _, peak, memory = device
     once = 2 * shape.parameters
@@ -213,5 +220,6 @@ def seconds(
         seen = (work.read + work.written / 2) / max(1, work.answers)
         moved = weights(shape, bits) * GB + rows * seen * shape.cache * 2
         step = max(moved / (memory * WRITES), once * rows / (peak * READS))
-        found |= {"reading": work.read * once / (peak * READS), "writing": work.written / rows * step}
+        parts = {"reading": work.read * once / (peak * READS), "writing": work.written / rows * step}
+        found |= {part: spent / devices for part, spent in parts.items()}
     return found
