@@ -375,7 +375,7 @@ level: "2"
 train: 7
 width: 2
 dpo_generator: true
-train_seats: [verifier, refiner]
+train_seats: [generator, refiner]
 sampling: {temperature: 0.5, max_tokens: 99}
 sft:
   rate: 3.0e-4
@@ -387,7 +387,7 @@ level = "2"
 train = 7
 width = 2
 dpo_generator = true
-train_seats = ["verifier", "refiner"]
+train_seats = ["generator", "refiner"]
 sampling = {temperature = 0.5, max_tokens = 99}
 [sft]
 rate = 3.0e-4
@@ -405,7 +405,7 @@ def test_a_config_file_sets_options_and_the_command_line_wins(
     given = ["malt", "--config", str(tmp_path / name), "--out", out]
     options = planned(capsys, *given)["options"]
     assert (options["task"]["task"], options["task"]["level"], options["task"]["train"]) == ("stories", "2", 7)
-    assert (options["width"], options["dpo_generator"], options["train_seats"]) == (2, True, ["verifier", "refiner"])
+    assert (options["width"], options["dpo_generator"], options["train_seats"]) == (2, True, ["generator", "refiner"])
     assert (options["sampling"]["temperature"], options["sampling"]["max_tokens"]) == (0.5, 99)
     assert (options["sft"]["rate"], options["sft"]["save_every"], options["dpo"]["rate"]) == (3e-4, 7, 2e-5)
     more = ["--width", "4", "--no-dpo-generator", "--sft.rate", "1", "--sampling.top-k", "5"]

@@ -35,9 +35,9 @@ usage: teamtune plan malt|maft|maporl [--lengths.question N] [--lengths.answer N
 
 Memory, generations, tokens and time of a recipe before anything begins, or beside what a finished run took.
 
-  --lengths.question  ids of a question with its instructions (150)
+  --lengths.question  ids of a question with its instructions ({question})
   --lengths.answer    ids of an answer (half of max_tokens)
-  --processes         that train (1, or 8 with --lora.shard)
+  --processes         that train (1, or {spread} with --lora.shard)
   OPTIONS             those of the recipe; --out may be left out
 """
 
@@ -49,10 +49,11 @@ def plan(args: list[str]) -> None:
     from teamtune.recipes.maporl_team import Maporl
     from teamtune.recipes.stored import stored_kind, stored_options
     from teamtune.recipes.workload import Lengths
+    from teamtune.resources import SPREAD
 
     recipes: dict[str, type[Any]] = {"malt": Malt, "maft": Maft, "maporl": Maporl}
     if {"-h", "--help"}.intersection(args):
-        print(PLAN_USAGE)
+        print(PLAN_USAGE.format(question=Lengths().question, spread=SPREAD))
         if args[0] not in recipes:
             return
     if not args or (args[0] not in recipes and not (Path(args[0]) / "config.json").exists()):

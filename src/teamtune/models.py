@@ -143,16 +143,14 @@ def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
     """Raises TeamtuneError where the model has no module of one of the LoRA targets, which it is built for without
     weights, or only its output layer, cannot be had in so many bits, and where its weights are to be spread over a
     single process."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     if shard:
         check_shard()
     if targets == "all-linear" and bits == 16:
         return
-    path = model_path(name)
-    config = AutoConfig.from_pretrained(path, local_files_only=cached_only(path))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(open_config(name))
     if bits == 4:
         check_four_bits(model, device())
     check_targets(name, model, targets)

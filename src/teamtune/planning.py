@@ -187,14 +187,13 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
     yield "M ids written", load.work.written / 1e6, found["written"] / 1e6
     if found["trained"]:
         yield "M ids trained on", load.trained / 1e6, found["trained"] / 1e6
-    if not parts_here(cfg, load):
-        return
-    shape = shape_of(cfg.model, cfg.lora)
-    for need in needs(cfg, load, shape, device().type == "cpu", processes):
-        if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
-            yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
-    here = device_here()
-    planned = hours(cfg, load, shape, here, processes) if here is not None else {}
+    planned: dict[str, float] = {}
+    if parts_here(cfg, load):
+        shape, here = shape_of(cfg.model, cfg.lora), device_here()
+        for need in needs(cfg, load, shape, device().type == "cpu", processes):
+            if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
+                yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
+        planned = hours(cfg, load, shape, here, processes) if here is not None else {}
     writing = planned["reading"] + planned["writing"] if "writing" in planned else None
     yield "hours, generating", writing, found["generating"] / 3600
     if load.fits:

@@ -33,7 +33,8 @@ def asked(ask: Ask, sampling: Sampling, seed: int, options: Openai) -> dict[str,
     if options.ids or options.load_adapters:
         # A vLLM server, which takes what is left open from the model's generation config.
         extra = {"top_k": sampling.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
-        extra |= {"return_token_ids": True} if options.ids else {}
+    if options.ids:
+        extra["return_token_ids"] = True
     return {
         "messages": [{"role": m.role, "content": m.content} for m in ask.messages],
         "temperature": sampling.temperature,

@@ -40,6 +40,8 @@ def main(cfg: Maporl, command: str = "") -> Run:
     check_bits(cfg)
     for model in (cfg.model, *cfg.partners):
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
+    if makes_scorer(cfg):
+        check_lora(cfg.model, cfg.making.lora.targets, False, cfg.making.lora.bits)
     given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
     if given and run_of(cfg.scorer_from) is None:
         told = f"no run that made {cfg.scorer_from} is there, so nobody can tell which problems it has seen"
@@ -89,8 +91,6 @@ def check_places(cfg: Maporl) -> None:
     agents = seats(cfg.speakers, cfg.sampling)
     check_seats(cfg.engine, [agent.name for agent in agents])
     check_ppo(cfg.engine, [agent.name for agent in agents if agent.trainable])
-    if makes_scorer(cfg):
-        check_lora(cfg.model, cfg.making.lora.targets, False, cfg.making.lora.bits)
 
 
 def makes_scorer(cfg: Maporl) -> bool:

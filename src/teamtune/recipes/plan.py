@@ -47,8 +47,7 @@ def malt_plan(cfg: Malt) -> Plan:
     preferring = preferring_seats(cfg.train_seats, cfg.dpo_generator)
     most = (n // 2) * (n - n // 2)  # pairs of one sibling group at the most
     capped = lambda rows, cap: min(rows, cap) if cap else rows  # noqa: E731
-    rounds = 1 if cfg.rows_only else cfg.rounds
-    total = lambda per_problem: round(rounds * problems * per_problem)  # noqa: E731
+    total = lambda per_problem: round(rounds_of(cfg) * problems * per_problem)  # noqa: E731
     training, testing = malt_generations(cfg)
     return {
         "generations per training problem": sum(turns.values()),
@@ -70,9 +69,14 @@ def malt_generations(cfg: Malt) -> tuple[int, int]:
     return trees(cfg) * cfg.task.train * tree, testing
 
 
+def rounds_of(cfg: Malt) -> int:
+    """Rounds that a run makes rows in."""
+    return 1 if cfg.rows_only else cfg.rounds
+
+
 def trees(cfg: Malt) -> int:
     """Trees that a run grows on every problem."""
-    return (1 if cfg.rows_only else cfg.rounds) - bool(cfg.turns_from)
+    return rounds_of(cfg) - bool(cfg.turns_from)
 
 
 def maft_plan(cfg: Maft) -> Plan:

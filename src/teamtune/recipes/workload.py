@@ -63,16 +63,18 @@ def load_of(cfg: Any, lengths: Lengths) -> Load:
     if not isinstance(cfg, Malt | Maft | Maporl):
         raise TeamtuneError(f"there is no plan of {type(cfg).__name__}; give malt, maft or maporl")
     q, a = lengths.question, lengths.answer or cfg.sampling.max_tokens // 2
-    if isinstance(cfg, Malt):
-        return malt_load(cfg, q, a)
-    return maft_load(cfg, q, a) if isinstance(cfg, Maft) else maporl_load(cfg, q, a)
+    if isinstance(cfg, Maporl):
+        return maporl_load(cfg, q, a)
+    whole = malt_load(cfg, q, a) if isinstance(cfg, Malt) else maft_load(cfg, q, a)
+    # Rows alone: nothing is trained, nor scored for it.
+    return replace(whole, work=replace(whole.work, forward=0), adapters=0, fits=()) if cfg.rows_only else whole
 
 
 def malt_load(cfg: Malt, q: int, a: int) -> Load:
     """Tree: a verifier reads one answer, a refiner two. Half of the turns are good; a preference has two answers."""
     n, (training, testing) = cfg.width, malt_generations(cfg)
     nodes = {"generator": (n, q), "verifier": (n**2, q + a), "refiner": (n**3, q + 2 * a)}
-    problems = (1 if cfg.rows_only else cfg.rounds) * cfg.task.train
+    problems = cfg.rounds * cfg.task.train
     read = trees(cfg) * cfg.task.train * sum(count * prompt for count, prompt in nodes.values()) + testing * (q + a)
     capped = lambda rows, cap: min(rows, cap) if cap else rows  # noqa: E731
     good = sum(capped(nodes[seat][0] / 2, cfg.sft_cap) * (nodes[seat][1] + a) for seat in cfg.train_seats)
@@ -81,10 +83,8 @@ def malt_load(cfg: Malt, q: int, a: int) -> Load:
     preferred = sum(2 * count * (nodes[seat][1] + a) for seat, count in pairs.items())
     fits = [(cfg.sft, round(problems * good * cfg.sft.epochs))]
     fits += [(cfg.dpo, round(problems * preferred * cfg.dpo.epochs))] if pairs else []
-    fits, scored = ([], 0) if cfg.rows_only else (fits, round(problems * preferred))
-    work = Work(training + testing, read, (training + testing) * a, scored)
-    held = 0 if cfg.rows_only else len(cfg.train_seats)
-    return Load(work, held, tuple(fits), q + 2 * a + cfg.sampling.max_tokens)
+    work = Work(training + testing, read, (training + testing) * a, round(problems * preferred))
+    return Load(work, len(cfg.train_seats), tuple(fits), q + 2 * a + cfg.sampling.max_tokens)
 
 
 def maft_load(cfg: Maft, q: int, a: int) -> Load:
@@ -109,10 +109,8 @@ def maft_load(cfg: Maft, q: int, a: int) -> Load:
     rows, others = cfg.task.train * own + asked(variants), asked(rivals)
     of = {"sft": [(cfg.sft, rows)], "ppo": [(cfg.ppo, rows)], "dpo": [(cfg.sft, rows), (cfg.dpo, 2 * rows)]}
     fits = tuple((fit, ids * fit.epochs) for fit, ids in [*of[cfg.objective], (cfg.sft, others)] if ids)
-    fits, scored = ((), 0) if cfg.rows_only else (fits, 2 * rows if cfg.objective == "dpo" else 0)
-    work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, scored)
-    held = 0 if cfg.rows_only else cfg.agents * (2 if cfg.critics else 1)
-    return Load(work, held, fits, q + cfg.agents * a + cfg.sampling.max_tokens)
+    work = Work(answers, round(answers * (q + 1.5 * a)), answers * a, 2 * rows if cfg.objective == "dpo" else 0)
+    return Load(work, cfg.agents * (2 if cfg.critics else 1), fits, q + cfg.agents * a + cfg.sampling.max_tokens)
 
 
 def maporl_load(cfg: Maporl, q: int, a: int) -> Load:

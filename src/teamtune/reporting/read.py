@@ -195,14 +195,16 @@ def _stage(folder: Path, name: str) -> Row:
             return _bare(name, "unreadable")
     kept = {key: done.get(key, "") for key in ("rows", "counts", "seconds", "at", "inputs", "key", "fn")}
     kept["peak_mb"] = done.get("peak_mb")
-    gaps = _json((place / "gaps.json").read_text(errors="replace")) if (place / "gaps.json").exists() else None
-    return _bare(name, "sealed") | kept | {"gap": max(gaps.values()) if gaps else None}
+    told = place / "gaps.json"
+    gaps = _json(told.read_text(errors="replace")) if told.exists() else None
+    kept["gap"] = max(gaps.values()) if gaps else None
+    return _bare(name, "sealed") | kept
 
 
 def _bare(name: str, state: str) -> Row:
-    empty = {"rows": None, "counts": {}, "seconds": None, "peak_mb": None, "at": "", "inputs": {}, "logged": 0}
-    empty["gap"] = None
-    return {"name": name, "state": state, "key": "", "fn": "", **empty}
+    nothing = dict.fromkeys(("rows", "seconds", "peak_mb", "gap"))
+    empty = {"counts": {}, "at": "", "inputs": {}, "logged": 0, "key": "", "fn": ""}
+    return {"name": name, "state": state, **nothing, **empty}
 
 
 def _json(text: str) -> Any:
