@@ -306,12 +306,19 @@ SERVER = ["--engine.kind", "openai", "--engine.openai.base-url", "http://x/v1"]
         ("maft", SERVER, "which are to be trained; give --engine.openai.load-adapters"),
         ("maporl", ["--lora.bits", "4", "--engine.kind", "vllm"], "PPO needs one"),
         ("maporl", [*SERVER, "--engine.openai.load-adapters"], "engine.openai.ids"),
+        *(
+            (name, ["--lora.targets", "qkv"], "has no LoRA target 'qkv'; it has ")
+            for name in ("malt", "maft", "maporl")
+        ),
+        ("malt", [*SERVER, "--engine.openai.load-adapters", "--lora.targets", "qkv"], "has no LoRA target 'qkv'"),
+        ("maporl", ["--making.lora.targets", "qkv"], "has no LoRA target 'qkv'"),
+        ("scorer train", ["--scorer.lora.targets", "qkv"], "has no LoRA target 'qkv'"),
     ],
 )
 def test_a_dry_run_makes_the_checks_of_its_recipe(
     capsys: pytest.CaptureFixture[str], out: str, name: str, options: list[str], told: str
 ) -> None:
-    assert told in sentence(capsys, name, "--out", out, "--dry-run", *options)
+    assert told in sentence(capsys, *name.split(), "--out", out, "--dry-run", *options)
 
 
 def test_a_mistyped_model_leaves_no_folder_behind(capsys: pytest.CaptureFixture[str], out: str, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
-from teamtune import doctor
+from teamtune import doctor, models
 from teamtune.cli import main as command
 from teamtune.doctor import Doctor, disk, examine, lacks
 from teamtune.engines import EngineSpec, open_engine
@@ -129,6 +131,11 @@ def test_an_extra_that_is_missing_comes_with_its_command(monkeypatch: pytest.Mon
     assert core.state == "ok" and core.told.startswith("numpy ")
     assert (embed.state, embed.told) == ("missing", "no-such-package is not installed")
     assert embed.mend == "pip install 'teamtune[embed]'"
+    monkeypatch.setattr(doctor, "requires", lambda name: ['no-such-package>=2; extra == "vllm"'])
+    for where, mend in (("cpu", "make test-vllm"), ("cuda", "pip install 'teamtune[vllm]'")):
+        monkeypatch.setattr(models, "device", partial(torch.device, where))
+        [vllm] = doctor.packages()
+        assert mend in vllm.mend
     monkeypatch.setattr(doctor, "requires", lambda name: ["numpy>=99"])
     [core] = doctor.packages()
     assert core.state == "broken" and core.mend == "pip install --upgrade teamtune"

@@ -18,6 +18,7 @@ from teamtune.probes import taught
 from teamtune.proofs import check_adapters
 from teamtune.protocols.solo import solo
 from teamtune.rollout import rollout
+from teamtune.train import proof
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Sft
 from teamtune.train.team import Lora
@@ -38,6 +39,19 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
 
 
 TAUGHT = {"sailor": "The sea has 7 violins.", "miller": "Answer: 99, and that is all."}
+
+
+def test_a_proof_keeps_few_tokens_of_a_model_that_finds_all_alike(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untrained one of a real size has its whole vocabulary within a nat or so."""
+    monkeypatch.setattr(proof, "NEAR", 100.0)
+    rows = [{**row, "agent": "one"} for row in taught()]
+    list(fit(tmp_path, rows, Team(tiny, (Agent("one"),)), ["one"], Lora(), Sft(), Fit(1e-5, 1, precision="float32")))
+    kept = json.loads((tmp_path / "one" / proof.FILE).read_text())
+    assert all(len(near) == proof.MOST_NEAR for near in kept["near"])
+    for token, likely, near in zip(kept["ids"], kept["logprobs"], kept["near"], strict=True):
+        assert near[str(token)] == max(near.values()) == pytest.approx(likely, abs=1e-4)
 
 
 class Crossed:

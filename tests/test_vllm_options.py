@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import AutoConfig
 
-from teamtune.engines.spec import Vllm
+from teamtune.engines.spec import EngineSpec, Vllm
 from teamtune.engines.vllm import VllmEngine, arguments, context_within, lora_arguments
+from teamtune.given import given
+from teamtune.identity import canonical
 from teamtune.models import context_of
 from teamtune.types import Agent, Team, TeamtuneError
 
@@ -68,6 +72,25 @@ def test_other_models_keep_the_context_that_is_asked_for() -> None:
 def test_a_share_of_memory_beside_a_cache_of_a_size_is_an_error() -> None:
     with pytest.raises(TeamtuneError, match=r"vllm\.memory has no use beside engine\.vllm\.cache_gb"):
         Vllm(memory=0.5, cache_gb=1)
+
+
+@pytest.mark.parametrize("options", [Vllm(memory=0.5), Vllm(eager=True)])
+def test_options_that_a_cpu_has_no_use_for_are_errors(
+    monkeypatch: pytest.MonkeyPatch, tiny: str, options: Vllm
+) -> None:
+    platform = SimpleNamespace(current_platform=SimpleNamespace(is_cpu=lambda: True))
+    monkeypatch.setattr("teamtune.engines.vllm.library", lambda name: platform)
+    [name] = given(options)
+    with pytest.raises(TeamtuneError, match=f"engine.vllm.{name} has no use with vLLM on a CPU"):
+        VllmEngine(tiny, options).adopt(Team(tiny, (Agent("seat"),)))
+
+
+def test_the_context_makes_a_run_another_one_and_the_rest_does_not() -> None:
+    """A shorter context cuts answers off."""
+    told = partial(canonical, base=Path())
+    plain = EngineSpec("vllm")
+    assert told(EngineSpec("vllm", vllm=Vllm(context=64))) != told(plain)
+    assert told(EngineSpec("vllm", vllm=Vllm(memory=0.5, block=32, adapters=2))) == told(plain)
 
 
 @pytest.mark.parametrize(("on_cpu", "use"), [(False, "LLM_CLASS"), (True, "ENGINE_CONTEXT")])

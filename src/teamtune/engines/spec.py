@@ -14,7 +14,7 @@ from teamtune.types import BESIDE, TeamtuneError
 
 @dataclass(frozen=True, slots=True)
 class Vllm:
-    """How vLLM runs. None of it decides what is sampled, so a run may go on with other values."""
+    """How vLLM runs. Only the context decides what is found, by where answers are cut off."""
 
     tensor_parallel: int = field(default=1, metadata=BESIDE)
     """GPUs that share the model"""
@@ -22,7 +22,7 @@ class Vllm:
     """share of a GPU's memory that weights and cache may take"""
     cache_gb: float = field(default=0.0, metadata=BESIDE)
     """of keys and values; 0 takes what the share of memory leaves, and 1 on a CPU"""
-    context: int = field(default=0, metadata=BESIDE)
+    context: int = 0
     """longest prompt and answer together; 0 is the model's own, which may ask for more memory than there is"""
     block: int = field(default=0, metadata=BESIDE)
     """ids in a block of the cache, which is what prompts share; 0 is vLLM's choice"""
@@ -122,7 +122,7 @@ class EngineSpec:
     """auto: float32 on a CPU, bfloat16 on a GPU"""
     script: str = ""
     """scripted: "module:function", called with (ask, seed)"""
-    vllm: Vllm = field(default=Vllm(), metadata=BESIDE)
+    vllm: Vllm = Vllm()
     openai: Openai = Openai()
 
     def __post_init__(self) -> None:

@@ -23,10 +23,12 @@ from typing import Any
 from teamtune.adapters import BASE, rank_of, zero_adapter
 from teamtune.engines.render import Renderer, Request, completion_of, request_of, stop_ids
 from teamtune.engines.spec import Vllm
+from teamtune.given import refuse_unread
 from teamtune.launcher import several
 from teamtune.models import context_of, listed_stops, model_path, open_config, open_tokenizer
 from teamtune.types import Ask, Completion, Team, TeamtuneError
 
+ON_CPU = "vLLM on a CPU, where --engine.vllm.cache-gb is the size of the cache and nothing is compiled"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """the largest LoRA ranks that vLLM can be opened for"""
 
@@ -136,6 +138,8 @@ class VllmEngine:
             )
         vllm = library("vllm")
         on_cpu = library("vllm.platforms").current_platform.is_cpu()
+        if on_cpu:
+            refuse_unread(self.options, dict.fromkeys(("memory", "eager"), ON_CPU), "engine.vllm.{}")
         given = arguments(self.path, self.options, self.rows, self.dtype, on_cpu)
         given |= lora_arguments(rank, self.options.adapters or adapters + 1)
         try:

@@ -5,12 +5,13 @@ The same checks as a run's are made on the task and on a local model, so a dry r
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from teamtune.credit.discussion import INCENTIVES
 from teamtune.credit.tree import hoeffding
 from teamtune.engines.spec import check_trained
-from teamtune.models import model_path
+from teamtune.models import check_lora, model_path
 from teamtune.recipes.baselines import Baselines
 from teamtune.recipes.evaluation import Evaluation, trained_team
 from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
@@ -25,6 +26,7 @@ from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
 from teamtune.recipes.scorer_source import check_bits
 from teamtune.recipes.stored import stored_options
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
+from teamtune.train.team import Lora
 
 Plan = dict[str, Any]
 HALF = "expected, were every answer half as long as max_tokens"
@@ -38,7 +40,7 @@ def malt_plan(cfg: Malt) -> Plan:
     and width * (width - 1) / 4 pairs of a group of siblings, less what the caps leave out.
     """
     splits(cfg.task)
-    checked(cfg.model, cfg.engine.kind)
+    checked(cfg.model, cfg.engine.kind, *([] if cfg.rows_only else [cfg.lora]))
     if not cfg.rows_only:
         check_trained(cfg.engine, cfg.train_seats)
     n, problems = cfg.width, cfg.task.train
@@ -82,7 +84,7 @@ def trees(cfg: Malt) -> int:
 def maft_plan(cfg: Maft) -> Plan:
     """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
     splits(cfg.task)
-    checked(cfg.model, cfg.engine.kind)
+    checked(cfg.model, cfg.engine.kind, *([] if cfg.rows_only else [cfg.lora]))
     if not cfg.rows_only:
         check_trained(cfg.engine, cfg.names)
     training, testing = maft_generations(cfg)
@@ -130,7 +132,9 @@ def maporl_plan(cfg: Maporl) -> Plan:
     check_places(cfg)
     check_bits(cfg)
     for model in (cfg.model, *cfg.partners):
-        checked(model, cfg.engine.kind)
+        checked(model, cfg.engine.kind, cfg.lora)
+    if makes_scorer(cfg):
+        checked(cfg.model, cfg.engine.kind, cfg.making.lora)
     sampled, training, testing = maporl_generations(cfg)
     return {
         **({"generations for the scorer": sampled} if makes_scorer(cfg) else {}),
@@ -179,7 +183,7 @@ def maporl_evaluation_plan(cfg: MaporlEvaluation) -> Plan:
 def scorer_plan(cfg: ScorerTraining) -> Plan:
     """Generations and rows of a scorer's training, and of its measuring."""
     splits(cfg.task)
-    checked(cfg.model, cfg.engine.kind)
+    checked(cfg.model, cfg.engine.kind, cfg.scorer.lora)
     one, sampled = cfg.scorer, cfg.task.train * cfg.scorer.answers
     tested = cfg.task.test * cfg.test_samples * one.agents * one.turns
     return {
@@ -200,10 +204,14 @@ def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:
     return {"test generations": tested, **tokens(tested, cfg.sampling.max_tokens)}
 
 
-def checked(model: str, engine: str) -> None:
-    """A model that is not there stops a dry run too. The hub is not asked."""
+def checked(model: str, engine: str, *adapters: Lora) -> None:
+    """A model that is not there stops a dry run too, and one here that has no module of a LoRA target. The hub is not
+    asked."""
     if engine not in ("scripted", "openai"):
         model_path(model)
+    here = model == "house" or Path(model).expanduser().exists()
+    for lora in adapters if here else ():
+        check_lora(model, lora.targets, False, lora.bits)
 
 
 def tokens(generations: int, longest: int) -> Plan:
