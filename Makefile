@@ -19,6 +19,7 @@ test: $(VENV)/.ready-dev
 
 # The real vLLM, in an environment of its own: it wants other versions than the rest.
 test-vllm: $(VLLM_VENV)/.ready
+	$(VLLM_VENV)/bin/python -c "import vllm" # where it cannot be imported, all its tests would be skipped
 	$(VLLM_VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -k vllm \
 		tests/test_vllm_recipes.py tests/test_engine_contract.py tests/test_vllm.py
 

@@ -180,6 +180,24 @@ def test_the_chat_looks_as_the_template_says(path: str) -> None:
     assert engine.stops == sorted(engine.tokenizer.convert_tokens_to_ids(list(kind.stops)))
 
 
+def test_a_model_that_sees_is_trained_where_it_reads(tmp_path: Path) -> None:
+    """Gemma 3 from 4B on: adapters of the vision tower would learn nothing, and engines may refuse them."""
+    text = {"layer_types": ["full_attention"] * 2, "query_pre_attn_scalar": 16, "head_dim": 16, "vocab_size": 64}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    seen = {**sizes, "intermediate_size": 48, "image_size": 28, "patch_size": 14}
+    config = transformers.Gemma3Config(
+        text_config=text | sizes | {"intermediate_size": 48, "num_key_value_heads": 1}, vision_config=seen
+    )
+    for lora in (Lora(rank=2), Lora(rank=2, targets="q_proj")):
+        base = transformers.AutoModelForCausalLM.from_config(config)
+        team = Team("gemma", (Agent("one"), Agent("two")))
+        model = TeamModel.around(base, tokenizer_like(KINDS["gemma3"]), team, team.names, lora)
+        model.save("two", tmp_path / "two")
+        names = load_file(tmp_path / "two" / "adapter_model.safetensors")
+        assert len(names) == 2 * 2 * (1 if lora.targets == "q_proj" else 7)
+        assert all(".language_model.layers." in name for name in names)
+
+
 def test_greedy_and_logprobs_are_those_of_transformers(path: str, tmp_path: Path) -> None:
     """Padded, in a mixed batch, and beyond a sliding window, against one sequence at a time."""
     sampling = Sampling(temperature=0.0, max_tokens=40)

@@ -256,6 +256,8 @@ def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, mon
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(TeamtuneError, match="OPENAI_API_KEY is not set"):
         OpenaiEngine("basic", Openai())
+    with pytest.raises(TeamtuneError, match="MY_KEY is not set in the environment; export it, or leave key_from out"):
+        OpenaiEngine("basic", Openai(server.url, key_from="MY_KEY"))
     engine = OpenaiEngine("basic", Openai(server.url))
     engine.adopt(Team("basic", (Agent("one"),)))
     assert engine.generate(asks_of(1), [0])[0].text
@@ -266,6 +268,8 @@ def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, mon
     ("options", "said"),
     [
         ({"base_url": "https://me:secret@host/v1"}, "base_url holds a key"),
+        ({"base_url": "https://host/v1?api-key=secret"}, "base_url holds a key, or a query"),
+        ({"key_from": "sk-secret"}, "key_from is no name of an environment variable"),
         ({"names": ("one",)}, "names has 'one'; give SEAT=NAME"),
         ({"most_money": 3.0}, "price_prompt and price_answer, have use together alone"),
         ({"price_answer": 3.0}, "most_money and the prices of a million tokens"),

@@ -84,7 +84,7 @@ def shape_of(name: str, lora: Lora = Lora()) -> Shape:
             if (w := part.weight) is not None
         }
         check_targets(name, model, lora.targets)
-        peft = get_peft_model(model, lora.config())
+        peft = get_peft_model(model, lora.config(model))
     adapter = sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -105,8 +105,16 @@ class Openai:
                 "engine.openai.most_money and the prices of a million tokens, price_prompt and price_answer, have use "
                 "together alone"
             )
-        if "@" in urlsplit(self.base_url).netloc:
-            raise TeamtuneError(f"engine.openai.base_url holds a key; put it into the environment, as {self.key_from}")
+        if not self.key_from.isidentifier():
+            # Not told again: whoever puts a key here should not find it in a log.
+            raise TeamtuneError(
+                "engine.openai.key_from is no name of an environment variable; give the name, not the key"
+            )
+        url = urlsplit(self.base_url)
+        if "@" in url.netloc or url.query:
+            raise TeamtuneError(
+                f"engine.openai.base_url holds a key, or a query; put the key into the environment, as {self.key_from}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ beside the adapter, in head.safetensors.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,16 +60,29 @@ class Lora:
         if self.shard and self.bits == 4:
             raise TeamtuneError("lora.shard and lora.bits 4 do not go together; take one of them")
 
-    def config(self) -> LoraConfig:
+    def config(self, model: Any) -> LoraConfig:
+        """PEFT's configuration for a base that has no adapter yet. Of a model that sees or hears too, only the part that
+        reads text has any."""
         targets = self.targets if self.targets == "all-linear" else self.targets.split(",")
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=0.0,
             target_modules=targets,
+            exclude_modules=beside_text(model),
             use_rslora=self.rslora,
             task_type="CAUSAL_LM",
         )
+
+
+def beside_text(model: Any) -> str | None:
+    """A pattern of the modules beside a model's text decoder; None where there are none but the output layer."""
+    text, output = model.get_decoder(), model.get_output_embeddings()
+    inside = {id(part) for part in (*text.modules(), output)}
+    if all(id(part) in inside for part in model.modules() if isinstance(part, torch.nn.Linear)):
+        return None
+    name = next(name for name, part in model.named_modules() if part is text)
+    return rf"(?!{re.escape(name)}\.).*"
 
 
 MOST_LOGITS = 2**27
@@ -162,6 +176,7 @@ class TeamModel:
             # PEFT finds an adapter's tensors by its name between dots.
             raise TeamtuneError(f"agent name {taken[0]!r} is that of a part of the model; take another")
         model: Any = None
+        config = lora.config(base)
         for agent in agents:
             adapter = team[agent].adapter
             if adapter is not None:
@@ -170,9 +185,9 @@ class TeamModel:
             with torch.random.fork_rng():
                 torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{agent}".encode()).digest()[:6], "big"))
                 if model is None:
-                    model = get_peft_model(base, lora.config(), adapter_name=agent)
+                    model = get_peft_model(base, config, adapter_name=agent)
                 else:
-                    model.add_adapter(agent, lora.config())
+                    model.add_adapter(agent, config)
         if lora.shard:
             shard(model)
         width = model.config.get_text_config().hidden_size
