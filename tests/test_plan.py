@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import surroundings
 from teamtune.cli import main as command
 from teamtune.credit.discussion import INCENTIVES
 from teamtune.engines import EngineSpec
@@ -23,6 +26,7 @@ from teamtune.recipes.stored import stored_options
 from teamtune.recipes.workload import Lengths, load_of
 from teamtune.reporting import read
 from teamtune.resources import DEVICES, seconds, shape_of, training_memory, weights
+from teamtune.tasks import TaskSpec
 from teamtune.train.fit import Fit
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import Agent, Sampling, Team, TeamtuneError
@@ -294,17 +298,30 @@ def test_what_rivals_learn_from_is_planned_and_counted(brief: str, tmp_path: Pat
     assert found["hours, generating"][1] > 0 and found["hours, training"][1] > 0
 
 
+@pytest.mark.parametrize("kind", [Maft, Maporl])
+def test_a_plan_looks_at_no_data(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setattr(TaskSpec, "load", None)
+    cfg = kind(out=Path("never"), task=TaskSpec("data", data="not-here.jsonl", grader="number", train=20, test=10))
+    more = load_of(replace(cfg, eval_tasks=("gsm8k",)), Lengths())
+    assert more.work.answers > load_of(cfg, Lengths()).work.answers > 0
+
+
 def test_a_run_is_held_against_its_plan(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     line = ["malt", "--task", "tests.easy_task", "--train", "6", "--test", "3", "--width", "2", "--votes", "1"]
-    command([*line, "--model", brief, "--sampling.max-tokens", "10", "--baselines", "none", "--out", str(run)])
+    line += ["--model", brief, "--sampling.max-tokens", "10", "--baselines", "none", "--out", str(run)]
+    # A process of its own, whose memory is the run's.
+    subprocess.run([sys.executable, "-m", "teamtune", *line], check=True, env=surroundings(), capture_output=True)
     found = {what: (planned, took) for what, planned, took in outcome(run, stored_options(Malt, run), Lengths(110, 6))}
     assert found["answers"][0] == found["answers"][1] == 6 * 14 + 3 * 3
     for what in ("M ids read", "M ids written"):
         planned, took = found[what]
         assert planned is not None
         assert 0.3 < took / planned < 3
-    assert found["GB, training"][1] > 0
+    for what in ("GB, training", "GB, generating"):
+        planned, took = found[what]
+        assert planned is not None
+        assert 0.5 < took / planned < 2, what
     trained = sum(line[f"{a}/tokens"] for line in read.metrics(run) for a in ROLES if f"{a}/tokens" in line)
     assert found["M ids trained on"][1] == trained / 1e6 > 0
     took = lambda at: json.loads((run / at / "DONE.json").read_text())["seconds"]  # noqa: E731

@@ -30,6 +30,8 @@ with adapters on all linear layers (bench/fit.py --memory: 0.9 GB at width 512, 
 as many in float32"""
 OVERHEAD = 1.5
 """GB of a GPU for its context, the allocator's waste, and what the libraries keep"""
+PROCESS = 0.6
+"""GB of a process on a CPU without its model: what stages take that load none (docs/log.md, "A plan beside its run")"""
 DEVICES = (
     ("24 GB (RTX 4090)", 24, 165e12, 1.0e12),
     ("48 GB (L40S)", 48, 362e12, 0.86e12),
@@ -141,6 +143,7 @@ def training_memory(
         "adapters": agents * shape.adapter * 16 / GB,
         "activations": kept / GB,
         "logits": logits / GB,
+        **({"process": PROCESS} if on_cpu else {}),
     }
 
 
@@ -159,6 +162,7 @@ def generation_memory(
         "weights": weights(shape, held_bits(spec, bits), on_cpu) / side_by_side(spec),
         "adapters": adapters * shape.adapter * (2 if spec.kind == "vllm" else 4) / GB,
         "cache": cached * shape.cache * size / GB / side_by_side(spec),
+        **({"process": PROCESS} if on_cpu else {}),
     }
 
 

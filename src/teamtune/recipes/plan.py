@@ -87,7 +87,7 @@ def maft_plan(cfg: Maft) -> Plan:
     checked(cfg.model, cfg.engine.kind, *([] if cfg.rows_only else [cfg.lora]))
     if not cfg.rows_only:
         check_trained(cfg.engine, cfg.names)
-    training, testing = maft_generations(cfg)
+    training, testing = maft_generations(cfg, further(cfg))
     votes = {"besides": "single answers for as many tokens as a debate takes, counted when that is known"}
     return {
         "generations per debate": debate_calls(cfg),
@@ -100,11 +100,11 @@ def maft_plan(cfg: Maft) -> Plan:
     }
 
 
-def maft_generations(cfg: Maft) -> tuple[int, int]:
-    """Generations on problems to train on, and on test problems, of the team and all its rivals."""
+def maft_generations(cfg: Maft, others: int) -> tuple[int, int]:
+    """Generations on problems to train on, and on test problems, of the team and all its rivals. others: problems of
+    further tasks."""
     if cfg.rows_only:
         return 0 if cfg.turns_from else cfg.task.train * debate_calls(cfg), 0
-    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     n, more = cfg.agents, cfg.iterations - 1
     answers, debate = n * cfg.rounds, debate_calls(cfg)
     # Of every rival: calls a training problem, a test problem, and a problem of a further task.
@@ -135,7 +135,7 @@ def maporl_plan(cfg: Maporl) -> Plan:
         checked(model, cfg.engine.kind, cfg.lora)
     if makes_scorer(cfg):
         checked(cfg.model, cfg.engine.kind, cfg.making.lora)
-    sampled, training, testing = maporl_generations(cfg)
+    sampled, training, testing = maporl_generations(cfg, further(cfg))
     return {
         **({"generations for the scorer": sampled} if makes_scorer(cfg) else {}),
         "answers of an update": cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns,
@@ -145,10 +145,10 @@ def maporl_plan(cfg: Maporl) -> Plan:
     }
 
 
-def maporl_generations(cfg: Maporl) -> tuple[int, int, int]:
-    """Generations for the scorer, in training, and on test problems, of the team and all its rivals."""
+def maporl_generations(cfg: Maporl, others: int) -> tuple[int, int, int]:
+    """Generations for the scorer, in training, and on test problems, of the team and all its rivals. others: problems
+    of further tasks."""
     making = makes_scorer(cfg)
-    others = sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
     agents, turns = size(cfg.sizes[0])
     whole, each = agents * turns, cfg.ppo.updates * cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns
     later = max(0, cfg.turns - 1) * agents if cfg.share in ("turn", "agent-turn") else agents
@@ -212,6 +212,11 @@ def checked(model: str, engine: str, *adapters: Lora) -> None:
     here = model == "house" or Path(model).expanduser().exists()
     for lora in adapters if here else ():
         check_lora(model, lora.targets, False, lora.bits)
+
+
+def further(cfg: Maft | Maporl) -> int:
+    """Problems of further tasks, whose data are looked at."""
+    return sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
 
 
 def tokens(generations: int, longest: int) -> Plan:

@@ -1,6 +1,7 @@
 """A recipe's work in tokens, before it begins: what it will read, write, score and train on.
 
-Numbers of answers are those of the dry run. Their lengths are assumed: every question has `question` ids, every answer
+Numbers of answers are those of the dry run, but that no data are looked at: a further task counts with as many test
+problems as the recipe's own. Their lengths are assumed: every question has `question` ids, every answer
 `answer`, prompts hold the answers that a protocol shows, and of a tree's turns half are good. `teamtune plan DIR` tells
 how a finished run came out beside this.
 """
@@ -91,7 +92,7 @@ def maft_load(cfg: Maft, q: int, a: int) -> Load:
     """Debate: later answers read a summary and the agent's own last answer, summaries read the answers. Every agent's
     rows are about one a problem, and so are its pairs where it prefers; rivals learn from as many as the vote of all
     agrees with, were it to agree with all."""
-    training, testing = maft_generations(cfg)
+    training, testing = maft_generations(cfg, cfg.task.test * len(cfg.eval_tasks))
     answers = training + testing
     first, later, passes = q + a, q + 3 * a, cfg.iterations * cfg.agents
     own = passes * (first + (later if cfg.critics else 0))
@@ -117,7 +118,7 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
     """Discussion: an agent reads its own answers so far and the others' last ones. Every answer of one passes the
     scorer once, and every one that is learned from its policy, the base and its values; policy and values are trained
     on it. Values read the question and the answer, and so does a scorer that is made."""
-    scored, training, testing = maporl_generations(cfg)
+    scored, training, testing = maporl_generations(cfg, cfg.task.test * len(cfg.eval_tasks))
     shown = [q + (t - 1) * a + (cfg.agents - 1) * a * (t > 1) for t in range(1, cfg.turns + 1)]
     prompt = sum(shown) / len(shown)
     answers = scored + training + testing

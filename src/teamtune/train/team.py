@@ -61,8 +61,8 @@ class Lora:
             raise TeamtuneError("lora.shard and lora.bits 4 do not go together; take one of them")
 
     def config(self, model: Any) -> LoraConfig:
-        """PEFT's configuration for a base that has no adapter yet. Of a model that sees or hears too, only the part that
-        reads text has any."""
+        """PEFT's configuration for a base that has no adapter yet. Of a model that sees or hears too, only the part
+        that reads text has any."""
         targets = self.targets if self.targets == "all-linear" else self.targets.split(",")
         return LoraConfig(
             r=self.rank,
