@@ -196,6 +196,17 @@ def test_markdown_holds_the_numbers(whole: Path) -> None:
     assert "± 0.74" in text and "uninformative" in text  # sqrt(ln(2 * 2 / 0.05) / (2 * 4))
 
 
+def test_how_far_an_engine_is_from_training_is_a_column(whole: Path, tmp_path: Path) -> None:
+    assert "Gap" not in (whole / "report.md").read_text()
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / "turns" / "gaps.json").write_text('{"generator": 0.00012, "verifier": 0.34}')
+    write_report(run)
+    lines = (run / "report.md").read_text().splitlines()
+    assert "| Stage | Rows | Seconds | State | Gap |" in lines
+    ends = {line.split(" | ")[0]: line.split(" | ")[-1] for line in lines if line.startswith(("| turns |", "| sft |"))}
+    assert ends == {"| turns": "0.34 |", "| sft": "– |"}
+
+
 def test_counts_of_training_add_up_to_the_turns(whole: Path) -> None:
     facts = gather(whole)
     sft, pairs = facts["training"][0]["made"]

@@ -48,6 +48,20 @@ def test_a_new_version_never_answers_from_the_cache_of_an_old_one(brief: str, tm
     engine.close()
 
 
+def test_two_processes_that_share_a_model_answer_as_one(brief: str, tmp_path: Path) -> None:
+    """The base beside an adapter; ids and log-probabilities are those of the whole model."""
+    seats = {"base": None, "one": random_adapter(brief, tmp_path / "one", 1)}
+    team = Team(brief, tuple(Agent(name, sampling=GREEDY, adapter=path) for name, path in seats.items()))
+    engine = opened_vllm(brief, team, Vllm(cache_gb=0.1, block=32, tensor_parallel=2))
+    done = engine.generate([long_ask(name, number) for name in seats for number in range(2)], [0] * 4)
+    engine.close()
+    assert len({one.token_ids for one in done}) > 1
+    for name, one in zip((name for name in seats for _ in range(2)), done, strict=True):
+        assert one.prompt_ids and one.token_ids and one.logprobs
+        want = plain_logprobs(plain_model(brief, seats[name]), one.prompt_ids, one.token_ids)
+        assert list(one.logprobs) == pytest.approx(want.tolist(), abs=1e-4)
+
+
 def test_an_adapter_of_a_higher_rank_opens_vllm_anew(brief: str, tmp_path: Path) -> None:
     low, high = (random_adapter(brief, tmp_path / str(rank), rank, rank=rank) for rank in (4, 9))
     engine = opened_vllm(brief, Team(brief, (Agent("seat", sampling=GREEDY, adapter=low),)))
