@@ -29,7 +29,7 @@ from teamtune.protocols.pipeline import pipeline, seats
 from teamtune.protocols.solo import solo
 from teamtune.recipes.systems import Played, System, compare
 from teamtune.report import print_comparison, show_run, write_report
-from teamtune.reporting import measures, svg
+from teamtune.reporting import measures, sections, svg
 from teamtune.reporting.facts import gather
 from teamtune.reporting.page import embedded
 from teamtune.reporting.trees import mix, quoted
@@ -204,7 +204,7 @@ def test_how_far_an_engine_is_from_training_is_a_column(whole: Path, tmp_path: P
     lines = (run / "report.md").read_text().splitlines()
     assert "| Stage | Rows | Seconds | State | Gap |" in lines
     ends = {line.split(" | ")[0]: line.split(" | ")[-1] for line in lines if line.startswith(("| turns |", "| sft |"))}
-    assert ends == {"| turns": "0.34 |", "| sft": "– |"}
+    assert ends == {"| turns": "0.34 |", "| sft": f"{sections.NONE} |"}
 
 
 def test_counts_of_training_add_up_to_the_turns(whole: Path) -> None:
