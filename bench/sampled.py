@@ -3,6 +3,7 @@ own distribution is 0 in the mean; how many of its errors is it away?
 
     python bench/sampled.py --kind transformers            # house model, 1,000 dev problems, 5 answers to each
     python bench/sampled.py --kind vllm                     # in the environment of vLLM
+    python bench/sampled.py --turns runs/a/test/base/turns  # what an untrained team said in a run, seat by seat
 
 The model's distribution is that of training (float32, temperature 1, no cache), at every place of every answer; by the
 central limit theorem the sum over so many tokens is normal, with the variance that the distributions have. Beyond three
@@ -30,6 +31,7 @@ from teamtune.engines import EngineSpec, open_engine  # noqa: E402
 from teamtune.engines.spec import Vllm  # noqa: E402
 from teamtune.play import seed_of  # noqa: E402
 from teamtune.protocols.pipeline import GENERATOR, generate  # noqa: E402
+from teamtune.store import read_table  # noqa: E402
 from teamtune.tasks import find  # noqa: E402
 from teamtune.train.examples import Example  # noqa: E402
 from teamtune.train.forward import batch_of  # noqa: E402
@@ -48,6 +50,8 @@ class Bench:
     problems: int = 1000
     answers: int = 5
     max_tokens: int = 256
+    turns: str = ""
+    """take a run's Turn table of untrained seats, sampled at temperature 1 from whole distributions; asks nothing"""
     at_once: int = 64
     """answers that the model looks at in one pass"""
 
@@ -79,14 +83,25 @@ def looked(model: TeamModel, some: Sequence[Completion]) -> tuple[float, float, 
     return float((own + entropy).sum()), float(variance.sum()), float((own - told).abs().sum()), len(own)
 
 
+def recorded(folder: Path) -> dict[str, list[Completion]]:
+    """The answers of a Turn table by seat."""
+    found: dict[str, list[Completion]] = {}
+    for row in read_table(folder).rows():
+        one = Completion(row["text"], row["finish"], row["prompt_ids"], row["token_ids"], row["logprobs"])
+        found.setdefault(row["agent"], []).append(one)
+    return found
+
+
 def main(cfg: Bench) -> None:
     team = Team(cfg.model, (Agent("generator", "", Sampling(1.0, max_tokens=cfg.max_tokens)),))
-    done = sorted((one for one in answered(cfg, team) if one.token_ids), key=lambda one: len(one.token_ids or ()))
+    seats = recorded(Path(cfg.turns)) if cfg.turns else {cfg.kind: answered(cfg, team)}
     model = TeamModel.open(team, ["generator"], Lora(rank=1, alpha=1), dtype="float32")
-    parts = [looked(model, done[start : start + cfg.at_once]) for start in range(0, len(done), cfg.at_once)]
-    total, variance, gap, tokens = (sum(column) for column in zip(*parts, strict=True))
-    found = {"errors away": round(total / variance**0.5, 2), "gap": round(gap / tokens, 7)}
-    print(json.dumps({"engine": cfg.kind, "answers": len(done), "tokens": tokens, **found}))
+    for seat, answers in seats.items():
+        done = sorted((one for one in answers if one.token_ids), key=lambda one: len(one.token_ids or ()))
+        parts = [looked(model, done[start : start + cfg.at_once]) for start in range(0, len(done), cfg.at_once)]
+        total, variance, gap, tokens = (sum(column) for column in zip(*parts, strict=True))
+        found = {"errors away": round(total / variance**0.5, 2), "gap": round(gap / tokens, 7)}
+        print(json.dumps({"sampled": seat, "answers": len(done), "tokens": tokens, **found}), flush=True)
 
 
 if __name__ == "__main__":
