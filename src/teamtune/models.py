@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -154,6 +155,17 @@ def check_lora(name: str, targets: str, shard: bool, bits: int) -> None:
     if bits == 4:
         check_four_bits(model, device())
     check_targets(name, model, targets)
+
+
+def beside_text(model: Any) -> str | None:
+    """A pattern of the modules beside a model's text decoder; None where there are none but the output layer.
+    Adapters of what sees or hears would learn nothing from texts."""
+    text, output = model.get_decoder(), model.get_output_embeddings()
+    inside = {id(part) for part in (*text.modules(), output)}
+    if all(id(part) in inside for part in model.modules() if isinstance(part, torch.nn.Linear)):
+        return None
+    name = next(name for name, part in model.named_modules() if part is text)
+    return rf"(?!{re.escape(name)}\.).*"
 
 
 def check_targets(name: str, model: Any, targets: str) -> None:

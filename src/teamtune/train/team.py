@@ -11,7 +11,6 @@ beside the adapter, in head.safetensors.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from teamtune.adapters import attach, mixes
-from teamtune.models import load_model
+from teamtune.models import beside_text, load_model
 from teamtune.train.heads import HEAD, HEAD_FILE, Head
 from teamtune.train.sharding import shard
 from teamtune.train.siblings import added, takes_siblings
@@ -61,28 +60,16 @@ class Lora:
             raise TeamtuneError("lora.shard and lora.bits 4 do not go together; take one of them")
 
     def config(self, model: Any) -> LoraConfig:
-        """PEFT's configuration for a base that has no adapter yet. Of a model that sees or hears too, only the part
-        that reads text has any."""
-        targets = self.targets if self.targets == "all-linear" else self.targets.split(",")
+        """PEFT's configuration, for a base without adapters."""
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=0.0,
-            target_modules=targets,
+            target_modules=self.targets if self.targets == "all-linear" else self.targets.split(","),
             exclude_modules=beside_text(model),
             use_rslora=self.rslora,
             task_type="CAUSAL_LM",
         )
-
-
-def beside_text(model: Any) -> str | None:
-    """A pattern of the modules beside a model's text decoder; None where there are none but the output layer."""
-    text, output = model.get_decoder(), model.get_output_embeddings()
-    inside = {id(part) for part in (*text.modules(), output)}
-    if all(id(part) in inside for part in model.modules() if isinstance(part, torch.nn.Linear)):
-        return None
-    name = next(name for name, part in model.named_modules() if part is text)
-    return rf"(?!{re.escape(name)}\.).*"
 
 
 MOST_LOGITS = 2**27
