@@ -13,8 +13,6 @@ made again.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -22,8 +20,8 @@ from pathlib import Path
 from typing import get_args
 
 import tyro
-from maft_page import Asked, page
-from tables import record_of, recorded, write_page, write_record
+from maft_page import page
+from tables import Asked, record_of, recorded, take_over, write_page, write_record
 
 from teamtune.cli_options import file_arguments
 from teamtune.identity import canonical
@@ -100,7 +98,7 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
     cfg = experiments(study, task, seed)[part]
     for other in SAME_TEAM if part in SAME_TEAM else ():
         if other != part:
-            take_over(folder(study, task, seed, other), cfg)
+            take_over(source := folder(study, task, seed, other), cfg.out, shared(source, cfg))
     maft.main(cfg, f"studies/maft.py --task {task} --seeds {seed} --parts {part}")
     write_report(cfg.out)
     write_record(record, cfg.out)
@@ -113,24 +111,14 @@ def record_again(study: Study, task: str, seed: int, part: str) -> None:
         write_record(record_of(study.records, task, seed, part), out)
 
 
-def take_over(source: Path, cfg: maft.Maft) -> None:
-    """Copy the sealed stages of another run of the seed that this one will need: they are sealed by their inputs, which
-    are the same. What a debate was measured for comes with it, and a fit's curves."""
+def shared(source: Path, cfg: maft.Maft) -> list[str]:
+    """The sealed stages of another run of the seed that this one will need. What a debate was measured for comes with
+    it."""
     above = lambda name: name.rpartition("/")[0]  # noqa: E731
     needed = [name for name in read.expected(canonical(cfg, cfg.out, whole=True)) if name != "comparison"]
     played = {above(name) for name in needed if name.startswith("test/")} - {LAST}
     there = sorted(str(file.parent.relative_to(source)) for file in source.rglob("DONE.json"))
-    wanted = [name for name in there if above(name) in played or (name in needed and above(name) != LAST)]
-    taken = [name for name in wanted if not (cfg.out / name).exists()]
-    for name in taken:
-        beside = cfg.out / f"{name}.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(source / name, beside)
-        beside.rename(cfg.out / name)
-    if taken:
-        lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
-        with (cfg.out / "metrics.jsonl").open("a") as file:
-            file.writelines(line for line in lines if json.loads(line)["stage"] in taken)
+    return [name for name in there if above(name) in played or (name in needed and above(name) != LAST)]
 
 
 def main(study: Study) -> None:
@@ -141,7 +129,7 @@ def main(study: Study) -> None:
             (record_again if study.again else run)(study, task, seed, part)
     if study.write is not None:
         found = {task: recorded(study.records, task, study.seeds, PARTS) for task in TASKS}
-        lines = page(found, Asked(FURTHER, LEVELS, ITERATIONS, study.write))
+        lines = page(found, Asked(FURTHER, LEVELS, study.write), ITERATIONS)
         write_page(study.write, "# Multiagent Finetuning on the house model\n", SETTINGS, lines)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from tables import named, named_commits, over_runs, percent, table, tables_of
+from tables import Asked, Records, joined, named, over_runs, percent, seed_of, table, tables_of
 
 from teamtune.diversity import FLIPS
 from teamtune.evaluate import Estimate
@@ -21,36 +20,19 @@ SMALL = {name for name in APART if "k" in name}
 """KLs, which are told in thousandths of a nat"""
 KEPT = ("Majority of 3", "Debate", "Majority FT", "MAFT, iteration 1")
 """the systems of three agents that those of five are held against; and what was learned on a task itself"""
-Records = Mapping[str, Sequence[Row]]
-"""the records of a task's runs, by part"""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the page is about."""
-
-    further: Mapping[str, Sequence[str]]
-    """tasks that a task's systems are also tested on"""
-    levels: Mapping[str, str]
-    iterations: int
-    pictures: Path
-    """the page, beside which its pictures lie"""
+def page(records: Mapping[str, Records], asked: Asked, last: int) -> list[str]:
+    """The results page's tables, from whatever is recorded. last: the last iteration."""
+    return [line for task, done in records.items() if done["table"] for line in of_task(task, records, asked, last)]
 
 
-def page(records: Mapping[str, Records], asked: Asked) -> list[str]:
-    """The results page's tables, from whatever is recorded."""
-    return [line for task, done in records.items() if done["table"] for line in of_task(task, records, asked)]
-
-
-def of_task(task: str, records: Mapping[str, Records], asked: Asked) -> list[str]:
+def of_task(task: str, records: Mapping[str, Records], asked: Asked, last: int) -> list[str]:
     """Everything on one task."""
     done = records[task]
-    told = ", ".join(f"{len(found)} seeds of {part}" for part, found in done.items())
-    made = named_commits(commit for found in done.values() for one in found for commit in one["commits"])
-    level = f", level {asked.levels[task]}" if task in asked.levels else ""
-    lines = [f"## {task}{level}", "", f"{told}; {made}.", "", "### Baselines and ablations", ""]
+    lines = [*asked.head(task, done), "### Baselines and ablations", ""]
     lines += compared(joined(done["table"], done["ablations"]))
-    lines += ["### Round by round", "", *rounds([*done["table"]])]
+    lines += ["### Round by round", "", *rounds(done["table"])]
     lines += ["### Costs", "", NOTE, "", *costs([*done["table"]])]
     for part in ("ablations", "five", "agents"):
         lines += [f"Of {part}:", "", *costs(done[part])] if done[part] else []
@@ -58,9 +40,10 @@ def of_task(task: str, records: Mapping[str, Records], asked: Asked) -> list[str
         lines += transferred(task, name, records)
     lines += ["### How the agents differ", ""]
     lines += differences(done["table"], done["ablations"])
-    lines += iterations(task, done["five"], asked) if done["five"] else []
+    lines += iterations(task, done["five"], done["table"], asked, last) if done["five"] else []
     lines += five_agents(done["agents"], done["table"]) if done["agents"] else []
-    return [*lines, "### Pseudo-labels", "", *labels([*done["table"], *done["five"], *done["agents"]])]
+    lines += ["### Pseudo-labels", "", *labels([*done["table"], *done["five"], *done["agents"]])]
+    return [*lines, "### What was counted", "", *counted([done[part] for part in ("table", "ablations", "five")])]
 
 
 # ---- systems ---------------------------------------------------------------------------------------------------------
@@ -72,38 +55,26 @@ NOTE = (
 )
 
 
-def system_line(row: Row, name: str = "") -> str:
+def system_line(row: Row, name: str = "", of_team: bool = True) -> str:
+    """A line of SYSTEMS. of_team: the team that others are told against is this table's."""
+    against = f"{percent(row['diff'], '+.1f')} ± {percent(row['half'])}" if of_team else ""
     return (
         f"| {name or row['system']} | {percent(row['accuracy'])} | {percent(row['se'])} | {percent(row['std'])} "
         f"| {row['n']} | {percent(row['consensus'])} | {row['calls']:.0f} "
         f"| {row['prompt_tokens'] + row['completion_tokens']:.0f} "
-        f"| {percent(row['diff'], '+.1f')} ± {percent(row['half'])} |"
+        f"| {against} |"
     )
+
+
+def beside(what: str, one: Row, other: Row) -> list[str]:
+    """The difference of two lines of other runs, whose records hold no answers to pair."""
+    diff, half = one["accuracy"] - other["accuracy"], 1.96 * (one["se"] ** 2 + other["se"] ** 2) ** 0.5
+    return [f"{what}: {percent(diff, '+.1f')} ± {percent(half)} points, not paired.", ""]
 
 
 def compared(found: Sequence[list[Row]]) -> list[str]:
     """The systems of some seeds' runs."""
     return table(SYSTEMS, [system_line(row) for row in over_runs(list(found))])
-
-
-def joined(some: Sequence[Row], others: Sequence[Row]) -> list[list[Row]]:
-    """The systems of two runs of every seed that has both, on the same problems beside the same team; the second run's
-    where the first has them not, before the team itself, which stands last."""
-    if not others:
-        return tables_of(some)
-    seeds = {seed_of(one): one for one in others}
-    found = []
-    for one in some:
-        if (other := seeds.get(seed_of(one))) is not None:
-            *own, last = one["tables"]["comparison"]
-            names = {row["system"] for row in (*own, last)}
-            found.append([*own, *(row for row in other["tables"]["comparison"] if row["system"] not in names), last])
-    return found
-
-
-def seed_of(record: Row) -> str:
-    """The 1 of maft-stories-1-table."""
-    return record["run"].split("-")[-2]
 
 
 def costs(records: Sequence[Row]) -> list[str]:
@@ -133,24 +104,29 @@ def transferred(task: str, name: str, records: Mapping[str, Records]) -> list[st
     ]
     if not runs:
         return []
-    found = tables_of(runs, f"transfer/{name.replace(':', '-')}/comparison")
-    lines = [system_line(row) for row in over_runs(found)]
+    found = over_runs(tables_of(runs, f"transfer/{name.replace(':', '-')}/comparison"))
+    lines, told = [system_line(row) for row in found], []
     home, _, _ = name.partition(":")
     seeds = {seed_of(one) for one in runs}
     there = [one for one in records.get(home, {}).get("table", ()) if seed_of(one) in seeds] if home != task else []
     if len(there) == len(runs):
         own = [row for row in over_runs(tables_of(there)) if row["system"] in ("Base", *KEPT)]
-        lines += [system_line(row, f"{row['system']}, of {home} itself") for row in own]
-    return [f"### Trained on {task}, tested on {name}", "", *table(SYSTEMS, lines)]
+        lines += [system_line(row, f"{row['system']}, of {home} itself", of_team=False) for row in own]
+        told = beside(f"The team trained on {task} minus that trained on {home} itself", found[-1], own[-1])
+    return [f"### Trained on {task}, tested on {name}", "", *table(SYSTEMS, lines), *told]
 
 
 def five_agents(records: Sequence[Row], three: Sequence[Row]) -> list[str]:
     """Five agents, and three on the same problems."""
     seeds = {seed_of(one) for one in records}
-    lines = [system_line(row, f"{row['system']}, 5 agents") for row in over_runs(tables_of(records))]
-    small = over_runs(tables_of(one for one in three if seed_of(one) in seeds))
-    lines += [system_line(row, f"{row['system']}, 3 agents") for row in small if row["system"] in KEPT]
-    return ["### Five agents", "", *table(SYSTEMS, lines)]
+    five = over_runs(tables_of(records))
+    small = [
+        row for row in over_runs(tables_of(one for one in three if seed_of(one) in seeds)) if row["system"] in KEPT
+    ]
+    lines = [system_line(row, f"{row['system']}, 5 agents") for row in five]
+    lines += [system_line(row, f"{row['system']}, 3 agents", of_team=False) for row in small]
+    told = beside("Five agents minus three", five[-1], small[-1])
+    return ["### Five agents", "", *table(SYSTEMS, lines), *told, *rounds(records)]
 
 
 # ---- debates ---------------------------------------------------------------------------------------------------------
@@ -175,6 +151,12 @@ def pooled(runs: Sequence[Told], system: str, measure: str) -> Estimate | None:
     return mean(own) if own else None
 
 
+def seeds_of(runs: Sequence[Told], system: str, measure: str) -> str:
+    """Says so where not all seeds have a measure: a run of an older version lacks the later ones."""
+    count = sum(measure in run.get(system, {}) for run in runs)
+    return f" ({count} of {len(runs)} seeds)" if 0 < count < len(runs) else ""
+
+
 def cell(one: Estimate | None, measure: str) -> str:
     if one is None:
         return ""
@@ -193,37 +175,47 @@ def differences(*parts: Sequence[Row]) -> list[str]:
 
 def measured(parts: Sequence[Sequence[Row]], measures: Sequence[str]) -> list[str]:
     """A line a system; of one that stands in several parts the first part's. What was not measured has no column."""
-    rows: dict[str, list[Estimate | None]] = {}
+    rows: dict[str, tuple[int, list[str]]] = {}
     for runs in ([told(one) for one in records] for records in parts if records):
-        for system in runs[0]:
-            rows.setdefault(system, [pooled(runs, system, measure) for measure in measures])
-    here = [n for n in range(len(measures)) if any(cells[n] is not None for cells in rows.values())]
-    lines = [f"| {name} | {' | '.join(cell(cells[n], measures[n]) for n in here)} |" for name, cells in rows.items()]
-    return table(f"| system | {' | '.join(called(measures[n]) for n in here)} |", lines) if here else []
+        for system in (name for name in runs[0] if name not in rows):
+            found = [pooled(runs, system, measure) for measure in measures]
+            cells = [cell(one, name) + seeds_of(runs, system, name) for one, name in zip(found, measures, strict=True)]
+            rows[system] = max((one.n for one in found if one is not None), default=0), cells
+    here = [n for n in range(len(measures)) if any(cells[n] for _, cells in rows.values())]
+    lines = [f"| {name} | {count} | {' | '.join(cells[n] for n in here)} |" for name, (count, cells) in rows.items()]
+    return table(f"| system | n | {' | '.join(called(measures[n]) for n in here)} |", lines) if here else []
 
 
 def rounds(records: Sequence[Row]) -> list[str]:
     """Accuracy and agreement of every round, over seeds, and how many answers moved since the round before."""
     measures = ("accuracy", "vote", "consensus")
-    lines = []
-    for name in records[0]["rounds"]:
-        for number, step in enumerate(records[0]["rounds"][name]):
-            same = [one["rounds"][name][number] for one in records]
+    lines, whole = [], [one for one in records if "rounds" in one]
+    for name in whole[0]["rounds"] if whole else ():
+        for number, step in enumerate(whole[0]["rounds"][name]):
+            same = [one["rounds"][name][number] for one in whole]
             own = [mean([Estimate(**one["values"][measure]) for one in same]) for measure in measures]
             cells = " | ".join(cell(one, measure) for one, measure in zip(own, measures, strict=True))
             moved = [str(sum(one["flips"][flip] for one in same)) if step["flips"] else "" for flip in FLIPS]
             lines.append(f"| {name} | {step['round']} | {cells} | {' | '.join(moved)} |")
-    return table(f"| system | round | {' | '.join(map(called, measures))} | {' | '.join(FLIPS)} |", lines)
+    few = f"These are {len(whole)} of {len(records)} seeds; a run of an older version does not tell." if lines else ""
+    head = f"| system | round | {' | '.join(map(called, measures))} | {' | '.join(FLIPS)} |"
+    return [*table(head, lines), *([few, ""] if len(whole) < len(records) else [])]
 
 
-def iterations(task: str, records: Sequence[Row], asked: Asked) -> list[str]:
-    """Every iteration of the team and of the single agent, with curves of all measures."""
-    lines = ["### Five iterations", "", *compared(tables_of(records)), *differences(records)]
-    for measure, picture in curves([told(one) for one in records], asked.iterations):
-        file = asked.pictures.with_name(f"{asked.pictures.stem}-{task}-{measure}.svg")
-        file.write_text(picture)
-        lines += [f"![{NAMED[measure]} over iterations]({file.name})", ""]
+def iterations(task: str, records: Sequence[Row], single: Sequence[Row], asked: Asked, last: int) -> list[str]:
+    """Every iteration of the team and of the single agent, with curves of all measures; above them what the base does
+    on the same problems by voting alone, with as many calls or tokens as a debate."""
+    seeds = {seed_of(one) for one in records}
+    voting = [row for row in over_runs(tables_of(one for one in single if seed_of(one) in seeds)) if votes(row)]
+    systems = [*(system_line(row, of_team=False) for row in voting), *map(system_line, over_runs(tables_of(records)))]
+    lines = ["### Five iterations", "", *table(SYSTEMS, systems), *rounds(records), *differences(records)]
+    for measure, picture in curves([told(one) for one in records], last):
+        lines += [f"![{NAMED[measure]} over iterations]({asked.drawn(task, measure, picture)})", ""]
     return [*lines, "Signs of a collapse:", "", *warnings(records)]
+
+
+def votes(row: Row) -> bool:
+    return row["system"].startswith("Majority of")
 
 
 def curves(runs: Sequence[Told], last: int) -> Iterator[tuple[str, str]]:
@@ -238,7 +230,8 @@ def curves(runs: Sequence[Told], last: int) -> Iterator[tuple[str, str]]:
             points = [(n, scale * one.mean) for n, one in found if one is not None]
             lines += [(method, points)] if len(points) > 1 else []
         if lines:
-            yield measure, svg.standalone(svg.lines_over(lines, methods, called(measure), "iteration"))
+            title = called(measure) + seeds_of(runs, f"MAFT, iteration {last}", measure)
+            yield measure, svg.standalone(svg.lines_over(lines, methods, title, "iteration"))
 
 
 def labels(records: Sequence[Row]) -> list[str]:
@@ -262,6 +255,20 @@ def labels(records: Sequence[Row]) -> list[str]:
         cells = f"{percent(whole.mean)} ± {percent(whole.se)} | {whole.n} | {by_margin}"
         lines.append(f"| {agents} | {iteration} | {cells} |")
     return table("| team | iteration | right labels % | n | by margin of the vote: % (n) |", lines) if lines else []
+
+
+def counted(parts: Sequence[Sequence[Row]]) -> list[str]:
+    """What was kept, dropped, cut off or tied, of all agents and seeds; a stage in several parts is the first one's."""
+    found: dict[str, Counter[str]] = {}
+    for records in parts:
+        whole = [one["counts"] for one in records if "counts" in one]
+        for stage in dict.fromkeys(name for one in whole for name in one if name not in found):
+            of_stage: Counter[str] = Counter()
+            for label, n in (pair for one in whole for pair in one.get(stage, {}).items()):
+                of_stage[label.rpartition(": ")[2]] += n
+            found[stage] = of_stage
+    lines = [f"| {stage} | {'; '.join(f'{what} {n:,}' for what, n in own.items())} |" for stage, own in found.items()]
+    return table("| stage | what, and how many |", lines)
 
 
 def warnings(records: Sequence[Row]) -> list[str]:

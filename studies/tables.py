@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,33 @@ from teamtune.reporting import facts, read
 from teamtune.reporting.costs import costs
 from teamtune.store import read_table
 from teamtune.types import Row
+
+Records = Mapping[str, Sequence[Row]]
+"""the records of a task's runs, by part"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a page is about."""
+
+    further: Mapping[str, Sequence[str]]
+    """tasks that a task's systems are also tested on"""
+    levels: Mapping[str, str]
+    pictures: Path
+    """the page, beside which its pictures lie"""
+
+    def drawn(self, task: str, what: str, picture: str) -> str:
+        """Write a picture beside the page; its name."""
+        file = self.pictures.with_name(f"{self.pictures.stem}-{task}-{what}.svg")
+        file.write_text(picture)
+        return file.name
+
+    def head(self, task: str, done: Records) -> list[str]:
+        """What a task's tables stand on."""
+        told = ", ".join(f"{len(found)} seeds of {part}" for part, found in done.items())
+        made = named_commits(commit for found in done.values() for one in found for commit in one["commits"])
+        level = f", level {self.levels[task]}" if task in self.levels else ""
+        return [f"## {task}{level}", "", f"{told}; {made}.", ""]
 
 
 def comparison(folder: Path) -> list[Row] | None:
@@ -67,9 +95,46 @@ def recorded(records: Path, task: str, seeds: Sequence[int], parts: Iterable[str
     return {part: [json.loads(file.read_text()) for file in own if file.exists()] for part, own in files.items()}
 
 
+def take_over(source: Path, out: Path, names: Collection[str]) -> None:
+    """Copy sealed stages of another run of the seed that this one will need: they are sealed by their inputs, which are
+    the same. A training's curves come along."""
+    taken = [name for name in names if (source / name / "DONE.json").exists() and not (out / name).exists()]
+    for name in taken:
+        beside = out / f"{name}.part"
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(source / name, beside)
+        beside.rename(out / name)
+    if taken:
+        lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
+        with (out / "metrics.jsonl").open("a") as file:
+            file.writelines(line for line in lines if json.loads(line)["stage"] in taken)
+
+
 def tables_of(records: Iterable[Row], name: str = "comparison") -> list[list[Row]]:
     """A table of every record that has it."""
     return [one["tables"][name] for one in records if one["tables"].get(name)]
+
+
+def joined(some: Sequence[Row], others: Sequence[Row], name: str = "comparison") -> list[list[Row]]:
+    """The systems of two runs of every seed that has both, on the same problems beside the same team; the second run's
+    where the first has them not, before the team itself, which stands last."""
+    if not others:
+        return tables_of(some, name)
+    seeds = {seed_of(one): one for one in others}
+    found = []
+    for one in some:
+        if (other := seeds.get(seed_of(one))) is not None:
+            rows = one["tables"][name]
+            team, names = rows[-1]["system"], {row["system"] for row in rows}
+            more = [row for row in other["tables"][name] if row["system"] not in names]
+            own = lambda row, team=team: row["system"] == team  # noqa: E731
+            found.append([*(row for row in rows if not own(row)), *more, *filter(own, rows)])
+    return found
+
+
+def seed_of(record: Row) -> str:
+    """The 1 of maft-stories-1-table."""
+    return record["run"].split("-")[-2]
 
 
 def over_runs(tables: list[list[Row]]) -> list[Row]:

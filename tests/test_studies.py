@@ -162,7 +162,16 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     text = page.read_text()
     study.main(replace(asked, out=tmp_path / "none"))
     assert page.read_text() == text and not (tmp_path / "none").exists(), "records are all that tables need"
-    last = {row["system"]: row for row in read_table(out / f"maporl-{task}-0-table" / "by-turn").rows()}
+    folders = {part: out / f"maporl-{task}-0-{part}" for part in study.PARTS}
+    for one in folders.values():
+        sealed = {str(file.parent.relative_to(one)) for file in one.rglob("DONE.json")}
+        told = set(read.expected(read.options(one)["config"]))
+        assert told <= sealed, "what a run is told to hold, it holds"
+        assert {name for name in sealed if name.startswith("test/") or name.endswith("ppo")} <= told
+    same = [(folders[part] / "ppo" / "DONE.json").read_bytes() for part in study.SAME_TEAM]
+    assert len(set(same)) == 1, "the team is trained once"
+    assert [row for row in read.metrics(folders["rivals"]) if row["stage"] == "ppo"], "and its curves come along"
+    last = {row["system"]: row for part in study.SAME_TEAM for row in read_table(folders[part] / "by-turn").rows()}
     for name, row in last.items():  # the last row of a system is that of its last turn
         assert re.search(rf"^\| {re.escape(name)} \| 6 \|.*{100 * row['accuracy']:.1f} ± ", text, flags=re.MULTILINE)
     assert "MAPoRL, scores not shown" in last and "| 2x2 |" not in text

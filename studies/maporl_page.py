@@ -1,0 +1,213 @@
+"""The tables and curves of the study of MAPoRL, made of its runs' records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from tables import Asked, Records, joined, over_runs, percent, table, tables_of
+
+from teamtune.reporting import svg
+from teamtune.transitions import CELLS, MAJORITY, MOVES
+from teamtune.types import Row
+
+CURVES = ("accuracy", "score", "reward", "base_kl", "length")
+TEAM = "ppo"
+"""the training of the team, which every run of a seed has"""
+
+
+def page(records: Mapping[str, Records], asked: Asked) -> list[str]:
+    """The results page's tables, from whatever is recorded."""
+    return [line for task, done in records.items() if done["table"] for line in of_task(task, done, asked)]
+
+
+def of_task(task: str, done: Records, asked: Asked) -> list[str]:
+    """Everything on one task."""
+    by_turn = joined(done["table"], done["rivals"], "by-turn")
+    lines = [*asked.head(task, done), "### Accuracy by turn", "", *turn_by_turn(by_turn)]
+    for name in (told.replace(":", "-") for told in asked.further[task]):
+        found = tables_of(done["table"], f"transfer/{name}/by-turn")
+        lines += [f"### Trained on {task}, tested on {name}", "", *turn_by_turn(found)] if found else []
+    lines += ["### Cost", "", *cost(joined(done["table"], done["rivals"])), *trainings(done)]
+    majority = majorities(by_turn)
+    bars = svg.stacked([one[:2] for one in majority], MOVES, "How the majority moved, % of problems")
+    picture = asked.drawn(task, "moves", svg.standalone(bars))
+    lines += ["### How the majority moved, %", "", *majority_table(majority), f"![moves]({picture})", ""]
+    lines += ["### How answers moved, %", "", *moves(by_turn)]
+    for metric, curve in curves(done["table"]):
+        lines += [f"![{metric} over updates]({asked.drawn(task, metric, curve)})", ""]
+    picture = asked.drawn(task, "learning", learning(done))
+    lines += ["How the last turn's answers come to be right, of every training:", "", f"![learning]({picture})", ""]
+    lines += ["### Scorer", "", *scorers(done["scorer"]), *calibrated(done["scorer"])]
+    if done["incentives"]:
+        found, turns = (tables_of(done["incentives"], name) for name in ("shifts", "by-turn"))
+        lines += ["### Incentives, two agents over two turns", "", *turn_by_turn(turns), *shifted(found)]
+    return lines
+
+
+def turn_by_turn(tables: Sequence[list[Row]]) -> list[str]:
+    """The majority's accuracy after every turn, means over seeds, whose problems are others; in brackets against the
+    untrained discussion after the same turn."""
+    systems = list(dict.fromkeys(row["system"] for row in tables[0]))
+    turns = sorted({row["turn"] for row in tables[0]})
+    lines = []
+    for name in systems:
+        cells, count = [], 0
+        for turn in turns:
+            same = [row for rows in tables for row in rows if row["system"] == name and row["turn"] == turn]
+            count = sum(row["n"] for row in same) or count
+            cells.append(after_turn(same))
+        lines.append(f"| {name} | {count} | {' | '.join(cells)} |")
+    return table(f"| system | n | {' | '.join(f'turn {turn}' for turn in turns)} |", lines)
+
+
+def after_turn(rows: Sequence[Row]) -> str:
+    """One cell: accuracy ± SE, and the difference with half of its 95 % interval."""
+    if not rows:
+        return ""
+    k = len(rows)
+    mean = sum(row["accuracy"] for row in rows) / k
+    error = sum(row["se"] ** 2 for row in rows) ** 0.5 / k
+    told = f"{percent(mean)} ± {percent(error)}"
+    if any(row["diff"] is None for row in rows):
+        return told
+    diff = sum(row["diff"] for row in rows) / k
+    half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in rows) ** 0.5 / k
+    return f"{told} ({percent(diff, '+.1f')} ± {percent(half)})"
+
+
+def moves(tables: Sequence[list[Row]]) -> list[str]:
+    """How answers moved, in % of all agents' answers of all seeds."""
+    columns = (*MOVES, *CELLS)
+    names = dict.fromkeys((row["system"], row["turn"]) for row in tables[0] if row["turn"] > 1)
+    lines = []
+    for name, turn in names:
+        same = [row for rows in tables for row in rows if (row["system"], row["turn"]) == (name, turn)]
+        whole = sum(row["moves"] for row in same)
+        if any(row[column] is None for row in same for column in columns):
+            continue
+        part = {c: sum(row[c] * row["moves"] for row in same) / whole for c in columns}
+        net = part["corrected"] - part["lost"]
+        told = " | ".join(percent(part[c]) for c in MOVES)
+        cells = " | ".join(percent(part[c]) for c in CELLS)
+        lines.append(f"| {name} | {turn} | {told} | {percent(net, '+.1f')} | {cells} | {whole} |")
+    head = f"| system | turn | {' | '.join(MOVES)} | net | {' | '.join(CELLS)} | answers |"
+    return table(head, lines)
+
+
+def majorities(tables: Sequence[list[Row]]) -> list[tuple[str, list[float], str]]:
+    """(system and turn, the shares in which the majority moved since the turn before, its gain since the first turn
+    with half of the 95 % interval), means over seeds, whose problems are others."""
+    found = []
+    for name, turn in dict.fromkeys((row["system"], row["turn"]) for row in tables[0] if row["turn"] > 1):
+        same = [row for rows in tables for row in rows if (row["system"], row["turn"]) == (name, turn)]
+        shares = [sum(row[kind] for row in same) / len(same) for kind in MAJORITY]
+        gain = sum(row["gain"] for row in same) / len(same)
+        half = sum(((row["gain_high"] - row["gain_low"]) / 2) ** 2 for row in same) ** 0.5 / len(same)
+        found.append((f"{name}, turn {turn}", shares, f"{percent(gain, '+.1f')} ± {percent(half)}"))
+    return found
+
+
+def majority_table(found: Sequence[tuple[str, list[float], str]]) -> list[str]:
+    """How the majority moved, in % of problems."""
+    lines = [f"| {name} | {' | '.join(map(percent, shares))} | {gain} |" for name, shares, gain in found]
+    return table(f"| majority of | {' | '.join(MOVES)} | since turn 1, points |", lines)
+
+
+def shifted(tables: Sequence[list[Row]]) -> list[str]:
+    """What each incentive shifted, in points of all agents' answers, against the team that was paid none."""
+    cells = (*CELLS, "delta_0", "delta_1")
+    lines = []
+    # Of two agents, influence is the revision of the other one: the same numbers again.
+    for key in dict.fromkeys((r["system"], r["turn"], r["of"]) for r in tables[0] if r["of"] == "revision"):
+        told = []
+        for cell in cells:
+            same = [
+                r for rows in tables for r in rows if (r["system"], r["turn"], r["of"]) == key and r["cell"] == cell
+            ]
+            k = len(same)
+            diff, without = (sum(row[name] for row in same) / k for name in ("diff", "without"))
+            half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / k
+            told.append(f"{percent(without)} {percent(diff, '+.1f')} ± {percent(half)}")
+        lines.append(f"| {key[0]} | {' | '.join(told)} |")
+    head = "| system | RWR | RWW | WRW | WRR | Δ0 = WRW − RWW | Δ1 = WRR − RWR |"  # noqa: RUF001
+    return table(head, lines)
+
+
+def scorers(records: Sequence[Row]) -> list[str]:
+    """How good the scorers are, on answers to test problems, whole and by level and length."""
+    lines = []
+    for one in records:
+        for row in one["tables"]["calibration"]:
+            auroc = "" if row["auroc"] is None else f"{row['auroc']:.3f}"
+            group = f"{row['by']} {row['group']}".strip()
+            told = f"{percent(row['right'])} | {percent(row['accuracy'])} | {auroc} | {row['ece']:.3f}"
+            lines.append(f"| {one['run']} | {group} | {row['n']} | {told} |")
+    return table("| run | answers | n | right % | accuracy % | AUROC | ECE |", lines)
+
+
+def calibrated(records: Sequence[Row]) -> list[str]:
+    """Calibration curves: the share of right answers among those of about one score."""
+    lines = []
+    for one in records:
+        for part in one["tables"]["calibration"][0]["curve"]:
+            cells = f"{part['score']:.2f} | {percent(part['right'])} | {part['n']}"
+            lines.append(f"| {one['run']} | {cells} |")
+    return table("| run | mean score | right % | answers |", lines)
+
+
+def trainings(done: Records) -> list[str]:
+    """What the trainings of all seeds took, in minutes."""
+    lines, told = [], []
+    for part in (part for part in done if done[part]):
+        records = done[part]
+        for name in dict.fromkeys(stage for one in records for stage in one["trainings"]):
+            if name == TEAM and part == "rivals":  # it is the table's
+                continue
+            same = [one for one in records if name in one["trainings"]]
+            minutes = ", ".join(f"{one['trainings'][name] / 60:.1f}" for one in same)
+            tokens = ", ".join(f"{one['generated'][name] / 1e6:.2f}" for one in same)
+            alarms = ", ".join(str(one["alarms"][name][0]) if one["alarms"][name] else "none" for one in same)
+            lines.append(f"| {name}, {part} | {minutes} | {tokens} | {alarms} |")
+        whole = ", ".join(f"{one['seconds'] / 60:.0f}" for one in records)
+        told.append(f"{part} {whole}")
+    head = "| training | minutes, each seed | M tokens generated | scores rose without accuracy from update |"
+    whole = f"Minutes of whole runs, one core each, evaluations on all tasks included: {'; '.join(told)}. "
+    whole += "What a run took over from another counts for both; a stage that was resumed counts its last part."
+    return [*table(head, lines), whole, ""]
+
+
+def learning(done: Records) -> str:
+    """A picture of every training but those with incentives: the last turn's accuracy over the updates, mean over
+    seeds."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for part in ("table", "rivals"):
+        for name in dict.fromkeys(stage for one in done[part] for stage in one["updates"]):
+            last = [one["updates"][name]["accuracy"][-1][1] for one in done[part] if name in one["updates"]]
+            steps = zip(*last, strict=False)
+            line = [(same[0][0], sum(value for _, value in same) / len(same)) for same in steps]
+            found.setdefault("the team" if name == TEAM else name.removesuffix("/ppo"), line)
+    return svg.standalone(svg.lines_over(list(found.items()), list(found), "accuracy of the last turn", "update"))
+
+
+def curves(records: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """(metric, picture): of every turn over the updates of the team's training, mean over seeds."""
+    for metric in CURVES:
+        runs = [dict(one["updates"][TEAM][metric]) for one in records]
+        names = list(runs[0])
+        found = []
+        for name in names:
+            steps = zip(*(one[name] for one in runs), strict=False)
+            found.append((name, [(same[0][0], sum(value for _, value in same) / len(same)) for same in steps]))
+        yield metric, svg.standalone(svg.lines_over(found, names, metric, "update"))
+
+
+def cost(tables: list[list[Row]]) -> list[str]:
+    """Calls, tokens and training of every system, a vote of the last answers."""
+    lines = [
+        f"| {r['system']} | {percent(r['accuracy'])} | {percent(r['se'])} | {percent(r['std'])} | {r['n']} "
+        f"| {r['calls']:.0f} | {r['prompt_tokens'] + r['completion_tokens']:.0f} | {r['trained_tokens'] / 1e6:.2f} M "
+        f"| {percent(r['diff'], '+.1f')} ± {percent(r['half'])} |"
+        for r in over_runs(tables)
+    ]
+    head = "| system | accuracy % | SE | std over seeds | n | calls | tokens | tokens trained | MAPoRL minus this |"
+    return table(head, lines)
