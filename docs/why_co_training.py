@@ -1,7 +1,7 @@
 """Why train agents together: the game of MAPoRL's section 2 and appendices C and D, as a program.
 
     python docs/why_co_training.py                  # the table of the toy experiment
-    python docs/why_co_training.py --write          # and docs/concepts/why-co-training.svg
+    python docs/why_co_training.py --write          # and the pictures docs/concepts/why-co-training*.svg
 
 Two agents play T turns. Whoever works alone earns `alone` a turn, whoever collaborates earns `together` < `alone`,
 until both have collaborated in C of the turns: from then on each earns 1 a turn, whatever it does.
@@ -141,11 +141,12 @@ def main(argv: Sequence[str]) -> None:
         print(" ".join(f"{name:>12}" for name in ["needed", *names]))
         for row in rows:
             print(f"{row['needed']:12.0f}", *(f"{row[name]:12.3f}" for name in names))
-        if turns == 10 and "--write" in argv:
+        if "--write" in argv:
             lines = [(name, [(row["needed"], row[name]) for row in reversed(rows)]) for name in names]
-            title = "Chance of synergy over the joint turns that it needs, T = 10"
+            title = f"Chance of synergy over the joint turns that it needs, T = {turns}"
             picture = svg.lines_over(lines, names, title, "joint turns")
-            Path(__file__).with_name("concepts").joinpath("why-co-training.svg").write_text(svg.standalone(picture))
+            file = Path(__file__).with_name("concepts") / f"why-co-training{'' if turns == 10 else f'-{turns}'}.svg"
+            file.write_text(svg.standalone(picture))
 
 
 if __name__ == "__main__":
