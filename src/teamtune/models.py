@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,19 @@ def state() -> Any:
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=several() and not torch.cuda.is_available())
+    found = PartialState(cpu=several() and not torch.cuda.is_available())
+    if several():
+        _leave_at_exit()
+    return found
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Leave the other processes before the interpreter ends: threads that still wait for them then may abort it, with
+    all its work done."""
+    from accelerate import PartialState
+
+    atexit.register(PartialState().destroy_process_group)
 
 
 def device() -> torch.device:
