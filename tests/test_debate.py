@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,17 +17,32 @@ from teamtune.curate.debate import debate_rows
 from teamtune.play import Live, waves
 from teamtune.protocols import exchange
 from teamtune.protocols.exchange import by_one, by_roles
-from teamtune.types import Ask, Problem, Row, Sampling, Team, TeamtuneError, turn_row
+from teamtune.types import Ask, Completion, Problem, Row, Sampling, Team, TeamtuneError, turn_row
 
 PROBLEM = Problem("p", "What is 2 + 3?", "5", "End with: Answer: <number>")
 
 
-def played(speakers: exchange.Speakers, **how: Any) -> Live:
-    """A debate in which everybody says their name and the tag of what they were asked."""
+class Narrow(Scripted):
+    """Everybody says their name and the tag of what they were asked, but for those whom the context is too small for,
+    (agent, tag)."""
+
+    def __init__(self, lost: Container[tuple[str, str]]):
+        super().__init__(lambda ask, seed: f"{ask.agent} {ask.tag}")
+        self.lost = lost
+
+    def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
+        said = super().generate(asks, seeds)
+        lost = [(ask.agent, ask.tag) in self.lost for ask in asks]
+        return [Completion("", "overflow") if gone else one for gone, one in zip(lost, said, strict=True)]
+
+
+def played(speakers: exchange.Speakers, lost: Container[tuple[str, str]] = (), **how: Any) -> Live:
+    """A debate in which everybody says their name and the tag of what they were asked, or nothing where that is
+    lost."""
     names = [name for names in speakers for name in names]
     team = Team("none", exchange.seats(names, Sampling()))
     live = Live(PROBLEM, 0, partial(exchange.exchange, speakers=speakers, **how), team)
-    engine = Scripted(lambda ask, seed: f"{ask.agent} {ask.tag}")
+    engine = Narrow(lost)
     engine.adopt(team)
     for _ in waves([live], engine, 0):
         pass
@@ -70,6 +86,18 @@ def test_everybody_speaks_once_a_round_and_reads_the_others(count: int, rounds: 
         assert read == others if not summaries else [t.ask.tag for t in read] == [f"summary-{number}"]
         assert all(t.text in shown(turn.ask) for t in read)
     assert live.episode().answer == next(t.index for t in live.turns if t.ask.tag == f"round-{rounds}")
+
+
+@pytest.mark.parametrize("manner", ["contest", "cooperate"])
+def test_what_did_not_fit_the_context_is_shown_to_nobody(manner: Any) -> None:
+    """An empty summary, or an empty answer among the others', would be read as one."""
+    whole = played(by_roles(3, 2), lost={("generator-2", "round-1")}, summary="none", manner=manner)
+    third = next(turn.ask for turn in whole.turns if turn.ask.agent == "critic-3")
+    assert "Agent 1:\ngenerator-1 round-1" in shown(third) and "Agent 2" not in shown(third)
+    short = played(by_roles(3, 2), lost={("summariser", "summary-2")}, manner=manner)
+    for turn in short.turns:
+        if turn.ask.tag == "round-2":
+            assert "in short" not in shown(turn.ask) and "Check your answer" in shown(turn.ask)
 
 
 def test_agents_that_cooperate_are_asked_to_combine() -> None:
@@ -229,6 +257,14 @@ def test_what_was_cut_off_is_counted_and_not_learned_from() -> None:
     assert not list(found.rows)
     assert found.counts["generator-1: first, cut off at the token limit"] == 1
     assert found.counts["critic-2: kept right, cut off at the token limit"] == 1
+
+
+def test_no_critic_learns_to_go_on_from_an_answer_that_was_never_said() -> None:
+    turns, parsed = debate(("5", "5"), ("5", "5"))
+    turns[1] = {**turns[1], "finish": "overflow", "text": ""}
+    found = debate_rows(turns, list(consensus(turns, parsed).rows), everyone(2), 0.0)
+    assert [row["agent"] for row in found.rows] == ["generator-1", "critic-1"]
+    assert found.counts["critic-2: last answer after one of its own that was never said"] == 1
 
 
 def test_a_weight_out_of_range_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from teamtune.protocols.discussion import (
     seats,
     unscored,
 )
-from teamtune.types import SCORER, Ask, Problem, Sampling, Team, TeamtuneError, turn_row
+from teamtune.types import SCORER, Ask, Completion, Problem, Sampling, Team, TeamtuneError, turn_row
 
 PROBLEM = Problem("p", "What is 2 + 3?", "5", "End with: Answer: <number>")
 
@@ -133,6 +134,74 @@ def test_an_early_end_in_agreement(scored: bool) -> None:
     assert len(played(speakers, script=unread, early=Early(share=1.0)).turns) == 6
     if scored:
         assert len(played(speakers, scored=True, early=Early(share=1.0, score=0.99)).turns) == 12
+
+
+@pytest.mark.parametrize(
+    ("answer", "texts", "ends"),
+    [
+        ("0.5", ("Answer: 1/2", "so it is 0.50\nAnswer: 0.5"), True),
+        ("0.5", ("Answer: 1/2", "Answer: 1/3"), False),
+        ("7", ("Answer: 1,000", "It makes \\boxed{1000}."), True),
+        ("yes", ("Answer: Yes.", "The answer is yes"), True),
+        ("7", ("Answer: 7", "I do not know"), False),
+    ],
+)
+def test_answers_agree_that_a_grader_takes_for_equal(answer: str, texts: tuple[str, str], ends: bool) -> None:
+    speakers = by_policy("agent", 2, 3)
+    team = Team("none", seats(speakers, Sampling()))
+    live = Live(Problem("p", "What?", answer), 0, partial(discussion, speakers=speakers, early=Early(share=1.0)), team)
+    said = Scripted(lambda ask, seed: texts[ask.agent == "agent-2"])
+    for _ in waves([live], said, 0):
+        pass
+    assert (len(live.turns) == 2) == ends
+
+
+def test_nobody_s_answer_ends_a_discussion_by_what_is_right() -> None:
+    """Who agrees ends it, on whatever: the gold answer is not looked at."""
+    speakers = by_policy("agent", 2, 3)
+    for gold in ("5", "6"):
+        team = Team("none", seats(speakers, Sampling()))
+        live = Live(replace(PROBLEM, answer=gold), 0, partial(discussion, speakers=speakers, early=Early(1.0)), team)
+        for _ in waves([live], Scripted(say), 0):
+            pass
+        assert len(live.turns) == 2, gold
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"share": 0.0}, "early.share is 0.0"),
+        ({"share": -1.0}, "early.share is -1.0"),
+        ({"share": 0.5, "score": 5.0}, "early.score is 5.0"),
+        ({"score": 0.5}, "early.score has no use with early.share 1.1"),
+    ],
+)
+def test_ends_that_cannot_be(how: dict[str, float], told: str) -> None:
+    with pytest.raises(TeamtuneError, match=told):
+        Early(**how)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.parametrize("finish", ["overflow", "withheld"])
+def test_what_was_not_said_is_not_shown(scored: bool, finish: Any) -> None:
+    """Of the agent whose prompt did not fit, the others are told nothing; it is asked again itself."""
+
+    class Broken(Scripted):
+        def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
+            lost = [(ask.agent, ask.tag) == ("agent-2", "turn-1") for ask in asks]
+            said = super().generate(asks, seeds)
+            return [Completion("", finish) if gone else one for gone, one in zip(lost, said, strict=True)]
+
+    speakers = by_policy("agent", 3, 2)
+    team = Team("none", seats(speakers, Sampling(), "a-folder" if scored else None))
+    script = lambda ask, seed: "0.5" if ask.agent == SCORER else say(ask, seed)  # noqa: E731
+    live = Live(PROBLEM, 0, partial(discussion, speakers=speakers, scored=scored), team)
+    for _ in waves([live], Broken(script), 0):
+        pass
+    later = {turn.ask.agent: turn.ask.messages[-1].content for turn in live.turns if turn.ask.tag == "turn-2"}
+    assert later["agent-1"].count("Agent ") == 1 and "agent-3 at turn-1" in later["agent-1"]
+    assert later["agent-3"].count("Agent ") == 1 and "agent-1 at turn-1" in later["agent-3"]
+    assert later["agent-2"].count("Agent ") == 2
 
 
 def test_a_broken_off_discussion_goes_on_from_its_turns() -> None:

@@ -24,6 +24,7 @@ from teamtune.credit.discussion import (
     Rule,
     base_rewards,
     discussion_rewards,
+    ends,
     incentives,
     opinion,
 )
@@ -171,6 +172,16 @@ def test_rewards_are_base_and_incentive_and_both_are_told() -> None:
     ]
 
 
+def test_the_answers_that_discussions_ended_with() -> None:
+    told = [("p", 0, 1), ("p", 0, 1), ("q", 0, 1), ("p", 0, 2), ("p", 0, 2), ("p", 1, 1), ("p", 1, 3), ("p", 1, 2)]
+    rows: list[Row] = [dict(zip(("problem", "take", "number"), one, strict=True)) for one in told]
+    assert [[(row["problem"], row["take"], row["number"]) for row in own] for own in ends(rows)] == [
+        *([("p", 0, 2)] * 2,),
+        [("q", 0, 1)],
+        [("p", 1, 3)],
+    ]
+
+
 def test_an_answer_without_a_score_stops() -> None:
     turns, grades, scores = answers([(0.2, 0.9)])
     with pytest.raises(TeamtuneError, match="turn 1 has no score"):
@@ -190,6 +201,22 @@ def test_an_answer_without_a_score_stops() -> None:
         ("we have 1 1 1 1 1 1 here, which is fine. Answer: 5.", "5", "stop", ""),
         ("we have ((((1 + 2) + 3) + 4) + 5) and a rule ------ Answer: 5", "5", "stop", ""),
         (r"we have 2 + 3 = 5 and so on, which is \boxed{5}.", "5", "stop", ""),
+        # What is not of digits alone may not stand in a row, and fillers without words are sequences as others are.
+        ("we have x1 x1 x1 x1 and then we stop. Answer: 5", "5", "stop", "repetition"),
+        ("we have x1 x1 x1 and then we stop. Answer: 5", "5", "stop", ""),
+        ("we have 2 + 3 ... ... ... ... which is it. Answer: 5", "5", "stop", "repetition"),
+        ("we have 2 + 3 ... ... ... which is it. Answer: 5", "5", "stop", ""),
+        ("we have 2 + 3 and then, well" + "!" * 21 + " Answer: 5", "5", "stop", "repetition"),
+        ("we have 2 + 3 and then, well" + "!" * 20 + " Answer: 5", "5", "stop", ""),
+        ("we have 2 + 3 and then, o" + "h" * 21 + " Answer: 5", "5", "stop", "repetition"),
+        ("we have 1, 1, 1, 1, 1 and then we stop. Answer: 5", "5", "stop", "repetition"),
+        ("one two three four five and lalalala, stop. Answer: 5", "5", "stop", "repetition"),
+        ("one two three four five and lalala, stop now. Answer: 5", "5", "stop", ""),
+        ("one two three four five is 121212121212, stop. Answer: 5", "5", "stop", ""),
+        ("\u7b54\u6848\u662f" * 4 + " a b c d e f g Answer: 5", "5", "stop", "repetition"),
+        ("\u7b54\u6848\u662f" * 3 + " a b c d e f g Answer: 5", "5", "stop", ""),
+        ("", None, "overflow", "nothing said"),
+        ("", None, "withheld", "nothing said"),
     ],
 )
 def test_the_gate(text: str, parsed: str | None, finish: str, cause: str) -> None:
@@ -201,15 +228,22 @@ def test_the_gate(text: str, parsed: str | None, finish: str, cause: str) -> Non
 def slow_repeated(pieces: list[str], times: int) -> bool:
     return any(
         pieces[start : start + period] * (times + 1) == pieces[start : start + period * (times + 1)]
-        and any(piece.isalpha() for piece in pieces[start : start + period])
+        and set("".join(pieces[start : start + period])) - set("0123456789")
         for period in range(1, 21)
         for start in range(len(pieces) - period * (times + 1) + 1)
     )
 
 
-@given(st.lists(st.sampled_from(["a", "b", "7"]), max_size=24), st.integers(1, 3))
+@given(st.lists(st.sampled_from(["a", "x1", "-", "7"]), max_size=24), st.integers(1, 3))
 def test_repetition_against_a_slow_loop(pieces: list[str], times: int) -> None:
     assert repeated(pieces, times) == slow_repeated(pieces, times)
+
+
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(1, 3))
+def test_the_longest_sequence_that_is_looked_at(period: int, copies: int, times: int) -> None:
+    pieces = [f"word{n}x" for n in range(period)] * copies
+    assert repeated(pieces, times) == (copies > times)
+    assert not repeated([f"word{n}x" for n in range(21)] * 9), "longer ones are not"
 
 
 def test_what_follows_an_answer() -> None:
@@ -257,6 +291,8 @@ def test_incentives_by_a_table_of_ones_own() -> None:
     assert incentives(right, one).tolist() == [[0.0, 0.0], [-2.0, 0.0]]
     with pytest.raises(TeamtuneError, match="'revision RRX=alpha_1' is no cell of incentives"):
         Incentives(cells=("revision RRX=alpha_1",))
+    with pytest.raises(TeamtuneError, match="cell 'revision WRR' of the incentives is given twice"):
+        Incentives(cells=("revision WRR=-alpha_1", "revision WRR=+alpha_0"))
     with pytest.raises(TeamtuneError, match="table official-code has no use"):
         Incentives(cells=("revision WRR=-alpha_1",), table="official-code")
 

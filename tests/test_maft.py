@@ -105,10 +105,12 @@ def test_a_team_that_grows_alike_is_warned_of_and_the_report_says_so(
         return ["agents copied each other"]
 
     monkeypatch.setattr("teamtune.diversity.collapse", collapse)
-    run = trained(brief, tmp_path / "run", "--baselines", "debate")
-    assert seen == [True], "the trained debate against the untrained one, on the same three problems"
-    assert "warning: MAFT, iteration 1: agents copied each other" in capsys.readouterr().err
-    assert rows(run, "collapse/iteration-1") == [{"system": "MAFT, iteration 1", "warning": "agents copied each other"}]
+    run = trained(brief, tmp_path / "run", "--baselines", "debate", "--iterations", "2")
+    assert seen == [True] * 3, "against the untrained debate, and against the iteration before, on the same problems"
+    assert "warning: MAFT, iteration 1: agents copied each other, since Debate" in capsys.readouterr().err
+    for number, since in ((1, ["Debate"]), (2, ["Debate", "MAFT, iteration 1"])):
+        told = [row["warning"] for row in rows(run, f"collapse/iteration-{number}")]
+        assert told == [f"agents copied each other, since {name}" for name in since]
     assert "agents copied each other" in (run / "report.md").read_text()
 
 
@@ -131,9 +133,36 @@ def test_poisoned_gold_answers_change_nothing_that_is_trained(whole: Path, brief
         for stage in ("turns", "parsed", "credit", "sft-rows"):
             mine, theirs = (run / f"iteration-{number}" / stage / "rows.parquet" for run in (whole, poisoned))
             assert mine.read_bytes() == theirs.read_bytes(), stage
-        for adapter in (whole / f"iteration-{number}" / "sft").rglob("adapter_model.safetensors"):
-            other = load_file(poisoned / adapter.relative_to(whole))
-            assert all((tensor == other[name]).all() for name, tensor in load_file(adapter).items())
+    assert alike(whole, poisoned) > {"sft", "majority-ft", "single-ft", "union-ft"}
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ppo"])
+def test_poisoned_gold_answers_change_no_preference_and_no_reward(brief: str, tmp_path: Path, objective: str) -> None:
+    how = ("--objective", objective, "--baselines", "majority-ft")
+    mine = trained(brief, tmp_path / "run", *how)
+    assert objective in alike(mine, trained(brief, tmp_path / "poisoned", *how, "--level", "poisoned"))
+
+
+def alike(run: Path, other: Path) -> set[str]:
+    """Compares all that two runs trained but STaR's, which asks the gold answers; the fits and systems there were."""
+    adapters = [file for file in run.rglob("adapter_model.safetensors") if "star" not in file.relative_to(run).parts]
+    for adapter in adapters:
+        theirs = load_file(other / adapter.relative_to(run))
+        assert all((tensor == theirs[name]).all() for name, tensor in load_file(adapter).items()), adapter
+    return {part for adapter in adapters for part in adapter.relative_to(run).parts}
+
+
+def test_ties_masking_weight_and_summaries_are_as_asked(whole: Path, brief: str, tmp_path: Path) -> None:
+    asked = ("--ties", "drop", "--masking", "all", "--weight", "1", "--summary", "own", "--baselines")
+    run = trained(brief, tmp_path / "run", *asked)
+    usual, credit = rows(whole, "iteration-1/credit"), rows(run, "iteration-1/credit")
+    judged = [{row["problem"] for row in table if row["label"] is not None} for table in (credit, usual)]
+    assert judged[0] and judged[0] < judged[1], "debates without a winner have no label"
+    kinds = {row["kind"] for row in rows(run, "iteration-1/sft-rows")}
+    assert "own earlier turn" in kinds and "corrected" in kinds and "kept right" not in kinds
+    assert {row["kind"] for row in rows(whole, "iteration-1/sft-rows")} == {"first", "corrected", "kept right"}
+    by = {turn["agent"] for turn in rows(run, "iteration-1/turns") if turn["tag"].startswith("summary")}
+    assert by == {"critic-1", "critic-2", "critic-3"}
 
 
 def test_without_critics_they_stay_at_the_base(brief: str, tmp_path: Path) -> None:
@@ -161,6 +190,15 @@ def test_without_critics_they_stay_at_the_base(brief: str, tmp_path: Path) -> No
         (["--star-rounds", "2", "--baselines", "debate"], "star_rounds has no use with baselines without star"),
         (["--no-critics", "--weight", "0.3"], "weight has no use with critics that are not finetuned"),
         (["--measures.encoder", "no-such/encoder"], "no encoder 'no-such/encoder' to be had"),
+        (["--measures.pooling", "mean"], "measures.pooling has no use with no encoder"),
+        (["--measures.problems", "0", "--measures.encoder", "x"], "measures.encoder has no use with problems 0"),
+        (["--init", "base"], "init has no use with one iteration"),
+        (["--agents", "1", "--summary", "own"], "summary has no use with one agent, which hears nobody"),
+        (
+            ["--objective", "ppo", "--weight", "0.3", "--baselines", "majority-ft"],
+            "weight has no use with objective ppo",
+        ),
+        (["--no-critics", "--masking", "all", "--baselines"], "masking has no use with critics that are not finetuned"),
     ],
 )
 def test_options_out_of_range(

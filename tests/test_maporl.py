@@ -8,26 +8,30 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from teamtune.calibration import drift
 from teamtune.cli import main as command
 from teamtune.credit.discussion import Rewards
 from teamtune.curate.discussions import best_discussions
-from teamtune.recipes.maporl_learn import last_turn
+from teamtune.recipes.maporl_rivals import answers_for
 from teamtune.recipes.maporl_team import Maporl, generated, rewards_of, size, untrained_team
 from teamtune.recipes.scorer_source import questions_before, trained_on
-from teamtune.store import read_table
+from teamtune.store import read_table, write_rows
 from teamtune.tasks import TaskSpec, parted
+from teamtune.train.policies import Ppo
 from teamtune.types import SCORER, Row, TeamtuneError, place_of
 
 OPTIONS = """
 --task tests.spoken_task --train 24 --test 6 --scorer-questions 8
 --sampling.max-tokens 32 --sampling.temperature 1 --rewards.gate.shortest 0
---making.samples 8 --making.quota 1 --making.sampling.max-tokens 12 --making.fit.rate 1e-2
 --ppo.updates 3 --ppo.problems 4 --ppo.fit.epochs 1 --ppo.fit.rate 1e-3 --ppo.save-every 1
 """
-SMALL = OPTIONS.split()
+MAKING = """
+--making.samples 8 --making.quota 1 --making.ask 0 --making.sampling.max-tokens 12 --making.fit.rate 1e-2
+"""
+SMALL = [*OPTIONS.split(), *MAKING.split()]
 DEFAULT = ["--scorer-questions", "500"]
 GRADED = ["--scorer", "grader", *DEFAULT]
 ALL = "off-the-shelf no-feedback hidden-scores single-agent frozen-partners no-scorer sft no-collaboration".split()
@@ -35,7 +39,9 @@ ALL += ["incentives"]
 
 
 def trained(model: str, out: Path, *more: str) -> Path:
-    command(["maporl", "--model", model, "--out", str(out), *SMALL, *more])
+    """A run of small settings; those of making a scorer only where one is made."""
+    own = SMALL if not {"grader", "none", "--scorer-from"} & {*more} else OPTIONS.split()
+    command(["maporl", "--model", model, "--out", str(out), *own, *more])
     return out
 
 
@@ -134,24 +140,42 @@ def test_incentives_are_studied_beside_none(whole: Path) -> None:
 
 
 def test_a_single_agent_is_trained_on_as_many_tokens(whole: Path) -> None:
-    team = sum(line["generated_tokens"] for line in metrics(whole, "ppo"))
-    first = [row for row in generated(whole / "ppo") if row["tag"] == "turn-1"]
-    length = sum(len(row["token_ids"]) for row in first) / len(first)
     answers = list(generated(whole / "single-agent" / "ppo"))
-    assert len(answers) == 3 * 4 * round(team / (3 * 4) / length)
+    assert {(row["agent"], row["tag"]) for row in answers} == {("agent", "turn-1")} and len(answers) % (3 * 4) == 0
+    team = sum(line["generated_tokens"] for line in metrics(whole, "ppo"))
+    first = [len(row["token_ids"]) for row in generated(whole / "ppo") if row["tag"] == "turn-1"]
+    # As near as whole answers come: half an answer for each of three updates' four problems.
+    assert abs(len(answers) - team / (sum(first) / len(first))) <= 3 * 4 / 2
+
+
+def test_how_many_answers_have_as_many_tokens_as_a_discussion(tmp_path: Path) -> None:
+    """First answers have 10 tokens, later ones 20 and 30: two agents over three turns make 120, or 12 first answers."""
+    row = lambda agent, turn: {"agent": agent, "tag": f"turn-{turn}", "token_ids": [1] * 10 * turn}  # noqa: E731
+    found = [row("agent", turn) for turn in (1, 2, 3) for _ in range(2)] * 4
+    scorer = [{"agent": SCORER, "tag": "score-1", "token_ids": None}] * 6
+    for number in range(2):
+        write_rows(tmp_path / "updates" / f"{number:06d}.parquet", [*found, *scorer])
+    assert answers_for(tmp_path, Ppo(updates=2, problems=4)) == 12
+    assert answers_for(tmp_path, Ppo(updates=2, problems=2, takes=2)) == 24, "for a problem, of all its takes"
 
 
 def test_without_a_scorer_the_last_answer_is_all_that_counts(whole: Path) -> None:
-    import pyarrow.parquet as pq
-
     found = pq.read_table(whole / "no-scorer" / "ppo" / "updates" / "000000.parquet").to_pylist()
-    last = {(row["problem"], row["agent"], row["tag"]) for row in found}
-    assert last and all(row["reward"] in (0.0, 1.0) and not row["penalty"] and not row["incentive"] for row in found)
+    rounds = {key: [row for row in found if (row["problem"], row["tag"]) == key] for key in ids(found)}
+    assert len(found) == 4 * 2 * 3 and not any(row["penalty"] or row["incentive"] for row in found)
+    for (problem, _), own in rounds.items():
+        last = rounds[problem, "turn-3"]
+        assert [row["reward"] for row in own] == [float(row["graded"]) for row in last], "agent by agent"
+    some = [pq.read_table(file).to_pylist() for file in (whole / "no-scorer" / "ppo" / "updates").iterdir()]
+    assert len({row["reward"] for rows_ in some for row in rows_}) == 2, "both grades are met"
+
+
+def ids(turns: list[Row]) -> set[tuple[str, str]]:
+    """The turns of discussions."""
+    return {(row["problem"], row["tag"]) for row in turns}
 
 
 def test_what_was_learned_from_is_kept_with_its_rewards(whole: Path) -> None:
-    import pyarrow.parquet as pq
-
     found = pq.read_table(whole / "ppo" / "updates" / "000001.parquet").to_pylist()
     answers = [row for row in found if row["agent"] != SCORER]
     assert len(answers) == len(found) / 2 == 4 * 2 * 3
@@ -173,6 +197,11 @@ def test_the_report_tells_of_it(whole: Path) -> None:
     for title in ("## Turn by turn", "## How answers moved", "## Scorer", "## Learning"):
         assert title in text
     assert "not finished" not in text and "WRR" in text
+    learning = text[text.index("## Learning") :]
+    assert "| Agent and turn | reward | base | incentive |" in learning
+    paid = learning[learning.index("incentives/alpha_1/ppo: incentives and penalties of all updates") :]
+    assert "paid" in paid.split("\n\n")[1].splitlines()[0], "what was paid is told, by agent and turn"
+    assert "ended early" not in text
     assert "score " in (whole / "report.html").read_text()
 
 
@@ -219,10 +248,32 @@ def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> Non
     assert policies == expected and (folder / "scorer").exists() == ("grader" not in more)
 
 
-def test_agents_on_other_bases_open_and_learn_on_their_own(brief: str, tiny: str, tmp_path: Path) -> None:
+def test_discussions_that_end_early(brief: str, tmp_path: Path) -> None:
+    """One half of two agents is any of them whose answer can be read: its score says whether that ends it."""
+    options = ["--baselines", "off-the-shelf", "no-feedback", "--early.share", "0.5", "--early.score", "0.46"]
+    folder = trained(brief, tmp_path / "run", *options)
+    lines = metrics(folder, "ppo")
+    assert any(1 < line["turns"] < 3 for line in lines), "some end early, and others do not"
+    for number, line in enumerate(lines):
+        found = pq.read_table(folder / "ppo/updates" / f"{number:06d}.parquet").to_pylist()
+        answers = [row for row in found if row["agent"] != SCORER]
+        last = {problem: max(row["tag"] for row in answers if row["problem"] == problem) for problem, _ in ids(answers)}
+        own = [row for row in answers if row["tag"] == last[row["problem"]]]
+        assert line["last/score"] == pytest.approx(sum(row["score"] for row in own) / len(own))
+        assert line["last/graded"] == pytest.approx(sum(row["graded"] for row in own) / len(own))
+        assert line["turns"] == pytest.approx(sum(int(tag[-1]) for tag in last.values()) / len(last))
+    text = (folder / "report.md").read_text()
+    assert "some discussions ended early; turns of a discussion" in text
+
+
+def test_agents_on_other_bases_open_and_learn_on_their_own(
+    brief: str, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--partners", tiny, "--share", "agent", "--sizes", "2x2", "--ppo.updates", "1"]
     options += ["--baselines", "off-the-shelf", "single-agent", "no-collaboration"]
     folder = trained(brief, tmp_path / "run", *options)
+    said = capsys.readouterr().err
+    assert f"the scorer is trained on answers of {brief} and scores those of {tiny} too" in " ".join(said.split())
     turns = rows(folder, "test/team/turns")
     assert {row["agent"] for row in turns} == {"agent-1-opener", "agent-2-opener", "agent-1", "agent-2", SCORER}
     learned = {path.name for path in (folder / "ppo").iterdir() if (path / "adapter_config.json").exists()}
@@ -237,6 +288,20 @@ def test_agents_on_other_bases_open_and_learn_on_their_own(brief: str, tiny: str
     assert [row["accuracy"] for row in rows(out, "comparison")] == [
         row["accuracy"] for row in rows(folder, "comparison") if row["system"] in ("Off-the-shelf", "MAPoRL")
     ]
+
+
+def test_each_agent_is_finetuned_on_its_own_base(brief: str, tmp_path: Path) -> None:
+    other = shutil.copytree(brief, tmp_path / "other")
+    options = ["--partners", str(other), "--share", "agent", "--sizes", "2x2", "--ppo.updates", "1", *GRADED]
+    folder = trained(brief, tmp_path / "run", *options, "--baselines", "sft")
+    for number, name in ((1, "agent-1"), (2, "agent-2")):
+        adapters = {p.name for p in (folder / f"sft/sft-{number}").iterdir() if (p / "adapter_config.json").exists()}
+        assert adapters == {name}, "each on its own base"
+        assert {row["agent"] for row in rows(folder, f"sft/rows-{number}")} == {name}
+    assert "not finished" not in (folder / "report.md").read_text()
+    table = {row["system"]: row for row in rows(folder, "comparison")}
+    tuned = {one["agent"]: one["tokens"] for one in table["SFT on the best discussions"]["trained"]}
+    assert set(tuned) == {"agent-1", "agent-2"} and min(tuned.values()) > 0
 
 
 def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path) -> None:
@@ -299,15 +364,42 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         ),
         (["--engine.kind", "openai", "--partners", "house", "--share", "agent", "--sizes", "2x3"], "holds one base"),
         (["--lora.shard"], "lora.shard has no use in MAPoRL"),
+        (["--baselines", "--incentive", "1"], "incentive has no use with baselines without incentives"),
+        (["--baselines", "incentives", "--incentive", "0"], "incentive is 0, and the baseline incentives pays it"),
+        (["--baselines", "--sft.rate", "1e-3"], "sft has no use with baselines without sft"),
+        ([*GRADED, "--making.samples", "5"], "making has no use with scorer grader"),
+        ([*DEFAULT, "--scorer-from", "x", "--making.samples", "5"], "making has no use with scorer_from"),
+        (["--making.quota", "0", "--making.ask", "3"], "ask of the scorer has no use with quota 0"),
+        (["--scorer", "none", *DEFAULT, "--rewards.gamma", "1"], "gamma of the rewards has no use with scorer none"),
+        (["--rewards.right-by", "scorer"], "right_by of the rewards has no use with incentives that are not paid"),
+        (["--rewards.incentives.ties", "include-self"], "ties of the incentives has no use with incentives that are"),
+        (
+            ["--rewards.incentives.alpha-0", "1", "--rewards.incentives.ties", "include-self"],
+            "ties of the incentives has no use with 2 agents",
+        ),
+        (["--rewards.incentives.cells", "revision WRR=+alpha_1"], "cells of the incentives has no use"),
+        (["--agents", "1", "--rewards.incentives.alpha-0", "1"], "there are 1 agents and 3 turns; leave them out"),
+        (["--agents", "1", "--baselines", "frozen-partners"], "frozen-partners has no use with 1 agent"),
+        (
+            ["--turns", "1", "--first-turn", "trained", "--baselines", "no-collaboration"],
+            "no-collaboration has no use with 1 turn",
+        ),
+        (["--early.score", "0.46"], "early.score has no use with early.share 1.1"),
+        ([*GRADED, "--early.share", "1", "--early.score", "0.46"], "early.score has no use with scorer grader"),
         (["--making.lora.targets", "nothing"], "has no LoRA target 'nothing'"),
     ],
 )
 def test_what_is_refused(
     brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        trained(brief, tmp_path / "run", *more)
-    assert told in capsys.readouterr().err
+    """By a run, and by its dry run where nothing has to be played to know."""
+    late = {"24 problems to train on, and 25 asked for an update", "PPO needs the whole distribution"}
+    for dry in ([], ["--dry-run"]):
+        if dry and told in late:
+            continue
+        with pytest.raises(SystemExit, match="2"):
+            trained(brief, tmp_path / "run", *more, *dry)
+        assert told in capsys.readouterr().err
 
 
 def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,6 +414,8 @@ def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(["scorer", "train", "--preset", "official-code", "--out", str(tmp_path / "scorer"), "--dry-run"])
     alone = json.loads(capsys.readouterr().out)["options"]
     assert alone["scorer"] == code["making"], "by itself or in a run of maporl"
+    graded = told("--preset", "official-code", "--scorer", "grader")
+    assert graded["making"] == told()["making"], "what a preset says of making a scorer asks nothing of who makes none"
     with pytest.raises(SystemExit, match="2"):
         told("--preset", "mine")
     assert "maporl has no preset 'mine'; there are paper, official-code" in capsys.readouterr().err
@@ -334,8 +428,6 @@ def test_parts_of_the_options() -> None:
     two = Maporl(Path("x"), partners=("other",), share="agent-turn", sizes=("2x3",))
     models = {agent.name: agent.model for agent in untrained_team(two, None).agents}
     assert models["agent-2-turn-2"] == models["agent-2-opener"] == "other" and models["agent-1-opener"] == ""
-    line: Any = {"step": 0, "agent-1-turn-1/score": 0.1, "agent-1-turn-2/score": 0.5, "agent-1-turn-2/accuracy": 0.7}
-    assert last_turn(line) == (0.5, 0.7)
 
 
 def test_scores_that_rise_without_accuracy_are_told_of() -> None:

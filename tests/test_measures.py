@@ -173,6 +173,22 @@ def test_embeddings_of_equal_answers_are_alike(monkeypatch: pytest.MonkeyPatch) 
     assert row["dissimilarity"] == pytest.approx(1)
 
 
+def test_of_several_winners_each_counts_whoever_speaks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from teamtune import embed
+
+    directions = {"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [0.6, 0.8]}
+    fake = lambda texts, *_: embed.Embedded(np.array([directions[text] for text in texts]), 0)  # noqa: E731
+    monkeypatch.setattr(embed, "embed", fake)
+    found = []
+    for answers, texts in ((("5", "5", "7", "7"), "xxyz"), (("7", "7", "5", "5"), "zyxx")):
+        turns, parsed = debate(answers)
+        said = [{**turn, "text": text} for turn, text in zip(turns, texts, strict=True)]
+        found += [row["dissimilarity_agreeing"] for row in embedded_rows(said, parsed, "any", "own", 5).rows]
+    assert found == pytest.approx([0.1, 0.1]), "the mean of 0, of those who said 5, and of 1 - 0.8"
+
+
 def test_measures_out_of_range() -> None:
     with pytest.raises(TeamtuneError, match="problems of measures is -1"):
         Measures(problems=-1)

@@ -24,7 +24,7 @@ from teamtune.play import Live, waves
 from teamtune.protocols.discussion import OPENER, by_policy, discussion, seats
 from teamtune.rollout import episode_rows
 from teamtune.train import losses
-from teamtune.train.examples import Example, Sampled
+from teamtune.train.examples import Example, Sampled, Valued
 from teamtune.train.fit import Fit
 from teamtune.train.host import Host, hosted
 from teamtune.train.objective import Policy
@@ -204,6 +204,46 @@ def test_the_kl_comes_after_the_comparison(objective: Any) -> None:
     first, second = (item.data for item in found.policy)
     assert isinstance(first, Sampled) and isinstance(second, Sampled) and not found.values
     assert first.advantages == [0.0, 0.0, 0.0] and second.advantages == pytest.approx([-0.3, -0.1, 0.0])
+
+
+@pytest.mark.parametrize(("whiten", "whiten_rewards"), [(False, False), (True, False), (False, True), (True, True)])
+def test_whitening_against_a_slow_loop(whiten: bool, whiten_rewards: bool) -> None:
+    """Rewards get spread 1 over all tokens of a policy and keep their mean; advantages are centred too."""
+    example, rng = Example([1], [2, 3, 4]), np.random.default_rng(0)
+    answers = [Answer("a", n, example, example, [0.0] * 3, 1.0, float(n), "agent-1-turn-1") for n in range(4)]
+    values = rng.normal(size=(4, 3))
+    looks = {("a", n): Look([-1.0] * 3, [-1.0] * 3, 0.0, 0.0, list(values[n])) for n in range(4)}
+    how = Ppo(whiten=whiten, whiten_rewards=whiten_rewards, discount=1.0, trace=1.0).estimate(0.0)
+    rewards = np.zeros((4, 3))
+    rewards[:, -1] = range(4)
+    if whiten_rewards:
+        rewards = (rewards - rewards.mean()) / math.sqrt(rewards.var(ddof=1) + 1e-8) + rewards.mean()
+    # With trace 1 a token's advantage is what is still to come, less its value.
+    expected = rewards[:, ::-1].cumsum(1)[:, ::-1] - values
+    returns = expected + values
+    if whiten:
+        expected = (expected - expected.mean()) / math.sqrt(expected.var(ddof=1) + 1e-8)
+    made = learned(answers, looks, how, False)
+    found = [item.data.advantages for item in made.policy if isinstance(item.data, Sampled)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        [item.data.returns for item in made.values if isinstance(item.data, Valued)], returns, atol=1e-5
+    )
+
+
+def test_whitening_is_an_option_of_a_training(tiny: str, tmp_path: Path) -> None:
+    """The same answers, the same values: only what they teach differs."""
+    lines = {
+        name: run(tmp_path / name, host(tiny, "shared", ppo), ppo)
+        for name, ppo in {
+            "both": replace(SMALL, whiten_rewards=True),
+            "one": SMALL,
+            "none": replace(SMALL, whiten=False),
+        }.items()
+    }
+    first = {name: own[0] for name, own in lines.items()}
+    assert len({line["agent/loss"] for line in first.values()}) == 3, "the policy's loss is made of advantages"
+    assert len({line["generated_tokens"] for line in first.values()}) == 1
 
 
 def test_all_turns_and_agents_are_told_of(tiny: str, tmp_path: Path) -> None:
@@ -437,7 +477,3 @@ def test_sampling_that_is_not_the_whole_distribution_is_refused(tiny: str, sampl
 def test_options_out_of_range(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(TeamtuneError, match=told):
         Ppo(**wrong)
-
-
-def test_the_policy_objective_needs_no_anchor() -> None:
-    assert Policy(kl=0.1).clip == 0.2

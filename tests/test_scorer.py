@@ -431,7 +431,10 @@ def test_a_scorer_may_learn_from_discussions(brief: str, tmp_path: Path, capsys:
     ("more", "told"),
     [
         (["--scorer.samples", "0"], "samples of the scorer is 0"),
-        (["--scorer.samples", "4", "--scorer.quota", "3"], "quota of 3 right and 3 wrong answers cannot be met by 4"),
+        (
+            ["--scorer.samples", "4", "--scorer.quota", "3", "--scorer.ask", "0"],
+            "quota of 3 right and 3 wrong answers cannot be met by 4",
+        ),
         (["--test-samples", "0"], "test_samples is 0"),
     ],
 )

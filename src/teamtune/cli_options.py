@@ -75,8 +75,12 @@ def with_preset(recipe: str, args: Sequence[str]) -> list[str]:
     files = {file.stem.removeprefix(f"{recipe}-"): file for file in PRESETS.glob(f"{recipe}-*.yaml")}
     if name not in files:
         raise TeamtuneError(f"{recipe} has no preset {name!r}; there are {', '.join(['paper', *sorted(files)])}")
-    # The command line wins over --config, and that over the preset.
-    return [*file_arguments(files[name]), *with_file(rest)]
+    # The command line wins over --config, and that over the preset; what a preset says of making a scorer is nothing
+    # that a run without one was asked.
+    whole = with_file(rest)
+    unmade = re.search(r"--scorer[ =](grader|none)\b|--scorer-from[ =]", " ".join(whole))
+    without = ["making"] if unmade else []
+    return [*file_arguments(files[name], without), *whole]
 
 
 def taken(args: Sequence[str], flag: str, what: str = "file name") -> tuple[list[str], str | None]:
@@ -98,8 +102,11 @@ def taken(args: Sequence[str], flag: str, what: str = "file name") -> tuple[list
     return rest, values[0] if values else None
 
 
-def file_arguments(path: Path) -> list[str]:
-    """The options of a file as command-line arguments, so that both are checked by the same rules."""
+def file_arguments(path: Path, without: Sequence[str] = ()) -> list[str]:
+    """The options of a file as command-line arguments, so that both are checked by the same rules.
+
+    without: options of the file that are left out.
+    """
     if not path.exists():
         raise TeamtuneError(f"no options file at {str(path)!r}; check --config")
     try:
@@ -109,7 +116,7 @@ def file_arguments(path: Path) -> list[str]:
         raise TeamtuneError(f"{path} is no valid options file: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise TeamtuneError(f"{path} must hold options as key: value, not {type(data).__name__}")
-    return _arguments(data, "")
+    return _arguments({name: value for name, value in data.items() if name not in without}, "")
 
 
 def _arguments(data: Mapping[str, Any], prefix: str) -> list[str]:

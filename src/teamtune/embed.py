@@ -129,6 +129,8 @@ def _load(name: str, place: tuple[str, bool]) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         raise _unhad(name, error) from error
     tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:  # a decoder's; what is padded is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     return model.to(device()).eval(), tokenizer

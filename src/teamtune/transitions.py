@@ -14,6 +14,7 @@ vote that is right in part, the part that it has before and after was kept, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from teamtune.credit.consensus import in_rounds
 from teamtune.credit.discussion import opinion
 from teamtune.evaluate import estimate, paired_bootstrap
+from teamtune.store import Counted
 from teamtune.types import Row, TeamtuneError, by_episode, place_of
 from teamtune.vote import vote_score
 
@@ -32,13 +34,16 @@ KINDS = (("revision", "", "delta"), ("influence", "influence ", "influence_delta
 """what a cell can be of, and how the names of its shares and of their differences begin"""
 
 
-def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
-    """One row an episode and turn. A discussion that ended early keeps its last answers for the turns that are left."""
+def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> Counted:
+    """One row an episode and turn. A discussion that ended early keeps its last answers for the turns that are left,
+    and is counted."""
     graded = {place_of(row): row for row in grades}
     most = max((int(turn["tag"].partition("-")[2]) for turn in turns if turn["tag"].startswith("turn-")), default=0)
     rows: list[Row] = []
+    counts: Counter[str] = Counter()
     for (problem, take), group in by_episode(turns).items():
         rounds = [[graded[place_of(turn)] for turn in one] for one in in_rounds(group, "turn")]
+        counts.update(["discussions that ended early"] if len(rounds) < most else [])
         whole = rounds + [rounds[-1]] * (most - len(rounds))
         last: float | None = None
         for number, here in enumerate(whole, start=1):
@@ -50,7 +55,7 @@ def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
             row |= moved(before, np.array([score == 1 for score in scores]))
             rows.append(row | majority_moved(last, vote))
             last = vote
-    return rows
+    return Counted(rows, counts)
 
 
 def majority_moved(before: float | None, after: float) -> dict[str, float]:

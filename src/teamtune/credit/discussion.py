@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -85,6 +85,8 @@ class Incentives:
                     f'{told!r} is no cell of incentives; give for example "revision WRR=+alpha_1" or '
                     '"influence RWR=-beta_1"'
                 )
+            if sum(one.partition("=")[0] == told.partition("=")[0] for one in self.cells) > 1:
+                raise TeamtuneError(f"cell {told.partition('=')[0]!r} of the incentives is given twice; give one")
         if self.cells and self.table != "paper":
             raise TeamtuneError(f"incentives have cells of their own, so that table {self.table} has no use")
 
@@ -238,3 +240,14 @@ def discussion_rewards(
                     **named, **told, "incentive": incentive, "reward": worth + incentive
                 }  # fmt: skip
     return Counted([rows[place_of(turn)] for turn in turns if place_of(turn) in rows], counts)
+
+
+def ends(rewards: Iterable[Row]) -> list[list[Row]]:
+    """The rewards of every discussion's last turn, whichever that was."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rewards:
+        here = row["problem"], row["take"]
+        number = found[here][0]["number"] if here in found else 0
+        if row["number"] >= number:
+            found[here] = [*(found[here] if row["number"] == number else ()), row]
+    return list(found.values())

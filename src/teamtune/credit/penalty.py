@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from teamtune.grading.extract import boxed, hashes, marked
-from teamtune.types import Row, TeamtuneError
+from teamtune.types import UNSAID, Row, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What is penalised. Pieces are words and signs of the text, so that the gate is the same for every tokenizer."""
+    """What is penalised. Pieces are words and signs of the text ("----" is one), so that the gate is the same for every
+    tokenizer."""
 
     shortest: int = 50
     """fewest tokens of an answer; pieces where an engine hides its tokens"""
     repeats: int = 3
-    """a sequence of 1 to 20 pieces may follow itself so often, one without a word always; 0: not looked at"""
+    """a sequence of 1 to 20 pieces may stand in a row so often, one of digits alone always; 0: not looked at"""
     unread: bool = True
     """an answer that cannot be read"""
     after: bool = True
@@ -38,21 +39,31 @@ LONGEST = 20
 UNIT = 3
 """words after a number that may belong to it: "12 cups of flour" """
 WORD = re.compile(r"[^\W\d_]+")
-CAUSES = ("not ended", "too short", "no answer", "repetition", "text after the answer")
+PIECE = re.compile(r"\w+|([^\w\s])\1*")
+SAME = re.compile(r"(.)\1+")
+STUCK = re.compile(rf"([^\d\s])\1{{{LONGEST},}}")
+"""one sign or letter more often than rules and brackets have it"""
+CAUSES = ("nothing said", "not ended", "too short", "no answer", "repetition", "text after the answer")
 OFF = Gate(shortest=0, repeats=0, unread=False, after=False)
 """nothing is penalised"""
 
 
 def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
-    """Why an answer is penalised, the first reason that holds; empty where it is not."""
-    pieces = re.findall(r"\w+|[^\w\s]", turn["text"])
+    """Why an answer is penalised, the first reason that holds; empty where it is not.
+
+    "nothing said" is an answer that was not begun, since its prompt did not fit the context, or that a server kept
+    back: a gate that looks at lengths or at answers would stop it anyway, for a cause that is not its own.
+    """
+    pieces = [found[0] for found in PIECE.finditer(turn["text"])]
+    if turn["finish"] in UNSAID and (gate.shortest or gate.unread):
+        return "nothing said"
     if gate.cut and turn["finish"] != "stop":
         return "not ended"
     if len(pieces if turn["token_ids"] is None else turn["token_ids"]) < gate.shortest:
         return "too short"
     if gate.unread and parsed is None:
         return "no answer"
-    if gate.repeats and repeated(pieces, gate.repeats):
+    if gate.repeats and (repeated(pieces, gate.repeats) or stuttered(turn["text"], pieces, gate.repeats)):
         return "repetition"
     if gate.after and trailing(turn["text"], parsed):
         return "text after the answer"
@@ -60,17 +71,22 @@ def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
 
 
 def repeated(pieces: Sequence[str], times: int = 3, longest: int = LONGEST) -> bool:
-    """Whether a sequence of at most `longest` pieces stands more than `times` times in a row.
-
-    Sequences without a word do not count: numbers, brackets and rules may have what rows of words should not.
-    """
+    """Whether a sequence of at most `longest` pieces stands more than `times` times in a row; of digits alone it may
+    (specification 3.4)."""
     for period in range(1, longest + 1):
         run = 0  # so many pieces equal the one a period before: `times` periods of them are times + 1 copies
         for at in range(period, len(pieces)):
             run = run + 1 if pieces[at] == pieces[at - period] else 0
-            if run >= times * period and any(piece.isalpha() for piece in pieces[at - period + 1 : at + 1]):
+            if run >= times * period and not all(piece.isdigit() for piece in pieces[at - period + 1 : at + 1]):
                 return True
     return False
+
+
+def stuttered(text: str, words: Sequence[str], times: int = 3) -> bool:
+    """The same within words, which a text without spaces has few of; and one sign or letter more than `LONGEST` times
+    in a row. Of a shorter row one is looked at: "oooh" and "----" are no sequences."""
+    long = (SAME.sub(r"\1", word) for word in words if len(word) > 2 * times and not word.isdigit())
+    return bool(STUCK.search(text)) or any(repeated(word, times) for word in long)
 
 
 def trailing(text: str, parsed: str | None = None) -> str:

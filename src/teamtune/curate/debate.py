@@ -19,7 +19,7 @@ from typing import Literal
 from teamtune.credit.consensus import Judged, judgements, labelled
 from teamtune.curate.sft import sft_row
 from teamtune.store import Counted
-from teamtune.types import UNFIT, Row, TeamtuneError, place_of
+from teamtune.types import UNFIT, UNSAID, Row, TeamtuneError, place_of
 from teamtune.vote import lot
 
 Masking = Literal["final", "all"]
@@ -103,9 +103,11 @@ def cases(rounds: Sequence[Sequence[Row]], judged: Judged, masking: Masking, bet
             yield Case("between" if agrees(turn) else "answer between off the label", turn)
         if len(rounds) > 1:
             last = rounds[-1][place]
+            before = [one[place] for one in rounds[:-1]]
             good = "kept right" if agrees(opening) else "corrected"
-            earlier = [one[place] for one in rounds[:-1]] if masking == "all" else []
-            yield Case(good if agrees(last) else "last answer off the label", last, earlier)
+            if any(turn["finish"] in UNSAID for turn in before):
+                good = "last answer after one of its own that was never said"
+            yield Case(good if agrees(last) else "last answer off the label", last, before if masking == "all" else [])
 
 
 def mixed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from teamtune.play import Play, ask
-from teamtune.types import Agent, Message, Problem, Sampling, Turn, assistant, user
+from teamtune.types import UNSAID, Agent, Message, Problem, Sampling, Turn, assistant, user
 
 DEBATER = "You are one of several agents. Solve the problem step by step."
 SUMMARISER = "You sum up what several agents say about a problem."
@@ -28,6 +28,11 @@ def first(problem: Problem) -> tuple[Message, ...]:
 def listed(solutions: Sequence[str]) -> str:
     """Solutions one after the other, numbered from 1."""
     return "\n\n".join(f"Agent {i}:\n{text}" for i, text in enumerate(solutions, 1))
+
+
+def heard(turns: Sequence[Turn]) -> list[str]:
+    """What was said; nothing is by a turn whose prompt did not fit the context, or that a server kept back."""
+    return [turn.text for turn in turns if turn.completion.finish not in UNSAID]
 
 
 def others(problem: Problem, solutions: Sequence[str]) -> Message:
@@ -59,7 +64,7 @@ def debate(problem: Problem, agents: int = 3, rounds: int = 3) -> Play:
             (
                 *history[i],
                 assistant(said[i].text),
-                others(problem, [t.text for t in said if t is not said[i]]),
+                others(problem, heard([t for t in said if t is not said[i]])),
             )
             for i in range(agents)
         ]

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from teamtune.grading.extract import final
+from teamtune.grading.blind import settled
 from teamtune.play import Play, ask
-from teamtune.protocols.debate import DEBATER, first, listed
+from teamtune.protocols.debate import DEBATER, first, heard, listed
 from teamtune.types import SCORER, Agent, Ask, Message, Problem, Sampling, TeamtuneError, Turn, assistant, user
 
 Share = Literal["turn", "agent", "agent-turn", "shared"]
@@ -135,10 +135,21 @@ class Early:
     score: float = 0.0
     """least mean score of those answers"""
 
-    def reached(self, said: Sequence[Turn], scores: Sequence[float]) -> bool:
-        found = [final(turn.text) for turn in said]
-        answers = [" ".join(one.text.split()).casefold() if one and one.text else None for one in found]
-        most, count = max(Counter(answers).items(), key=lambda item: (item[0] is not None, item[1]))
+    def __post_init__(self) -> None:
+        if self.share <= 0:
+            raise TeamtuneError(f"early.share is {self.share}; it must be above 0, and above 1 for never")
+        if not 0 <= self.score <= 1:
+            raise TeamtuneError(f"early.score is {self.score}; scores lie in [0, 1]")
+        if self.score and self.share > 1:
+            raise TeamtuneError(f"early.score has no use with early.share {self.share}, which ends nothing; lower that")
+
+    def reached(self, problem: Problem, said: Sequence[Turn], scores: Sequence[float]) -> bool:
+        """Whether the answers of a turn end it. Equal are answers that a grader takes for equal."""
+        if self.share > 1:
+            return False
+        answers = settled(problem, [turn.text for turn in said])
+        counts = Counter(one for one in answers if one is not None)
+        [(most, count)] = counts.most_common(1) or [(None, 0)]
         if most is None or count / len(said) < self.share:
             return False
         own = [value for value, answer in zip(scores, answers, strict=True) if answer == most] if scores else [1.0]
@@ -153,7 +164,8 @@ def discussion(
     early: Early = Early(),
 ) -> Play:
     """The play. Every agent keeps its own conversation, whole; of the others it is shown what they said at the turn
-    before. The last turn's answers are for the vote.
+    before. The last turn's answers are for the vote. What was not said, since its prompt did not fit the context or a
+    server kept it back, is not shown.
 
     scored: the team's scorer gives every answer a number, in turns "score-1" to "score-T".
     feedback: scores, where there are any, are shown.
@@ -168,10 +180,10 @@ def discussion(
         said = yield [ask(name, talks[n], f"turn-{number}", *read[n]) for n, name in enumerate(names)]
         judged = (yield [score(problem, turn, number) for turn in said]) if scored else []
         scores = [score_of(turn) for turn in judged]
-        if number == len(speakers) or early.reached(said, scores):
+        if number == len(speakers) or early.reached(problem, said, scores):
             break
         for n in range(count):
-            peers = [k for k in range(count) if k != n]
+            peers = [k for k in range(count) if k != n and heard([said[k]])]
             if scores and feedback:
                 message = discuss(problem, scores[n], [(said[k].text, scores[k]) for k in peers])
             else:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from teamtune.play import Play, ask
-from teamtune.protocols.debate import DEBATER, SUMMARISER, first, listed, others, summarise, summarised
+from teamtune.protocols.debate import DEBATER, SUMMARISER, first, heard, listed, others, summarise, summarised
 from teamtune.types import Agent, Message, Problem, Sampling, TeamtuneError, Turn, assistant, user
 
 Summary = Literal["base", "own", "none"]
@@ -74,7 +74,8 @@ def advice(problem: Problem, shown: Sequence[str], summary: str | None, manner: 
 def exchange(problem: Problem, speakers: Speakers, summary: Summary = "base", manner: Manner = "contest") -> Play:
     """The play. Every agent keeps its own conversation; nobody sees its own answer among the others'.
 
-    The last round's answers are for the vote.
+    The last round's answers are for the vote. What was not said, since its prompt did not fit the context, is not
+    shown: an agent whose summary was never begun is asked to check its own answer.
     """
     count = len(speakers[0])
     if any(len(names) != count for names in speakers):
@@ -86,14 +87,16 @@ def exchange(problem: Problem, speakers: Speakers, summary: Summary = "base", ma
         briefs: list[Turn] = []
         if summary != "none" and count > 1:
             who = [SUMMARISER_SEAT] * count if summary == "base" else names
-            texts = [[turn.text for turn in group] for group in apart]
+            texts = [heard(group) for group in apart]
             tag = f"summary-{number}"
             briefs = yield [ask(who[n], summarise(problem, texts[n]), tag, *apart[n]) for n in range(count)]
         asks = []
         for n, name in enumerate(names):
-            brief = briefs[n] if briefs else None
-            message = advice(problem, [turn.text for turn in apart[n]], brief.text if brief else None, manner)
+            brief = briefs[n : n + 1]
+            short = heard(brief)
+            shown = heard(apart[n]) if short or not brief else []
+            message = advice(problem, shown, short[0] if short else None, manner)
             talks[n] = (*talks[n], assistant(said[n].text), message)
-            asks.append(ask(name, talks[n], f"round-{number}", said[n], *([brief] if brief else apart[n])))
+            asks.append(ask(name, talks[n], f"round-{number}", said[n], *(brief or apart[n])))
         said = yield asks
     return said[0].index

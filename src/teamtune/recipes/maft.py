@@ -41,11 +41,11 @@ def main(cfg: Maft, command: str = "") -> Run:
             return run
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
         watched = Watch(arena, cfg, test)
-        before = watched.look(untrained_debate(lab)) if "debate" in cfg.baselines else None
+        seen = [watched.look(untrained_debate(lab))] if "debate" in cfg.baselines else []
         own: list[Entrant] = []
         for step in iterations(lab, multiagent(lab)):
             own.append(entrant(cfg, step))
-            before = watched.look(own[-1], before)
+            seen.append(watched.look(own[-1], *first_and_last(seen)))
         entrants = [*rivals(lab, Step(own[-1].team, own[-1].trained, cfg.iterations)), *own]
         watched.look_at_all(entrants)
         for split in others:
@@ -63,27 +63,32 @@ def entrant(cfg: Maft, step: Step) -> Entrant:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Measures test debates, and looks for signs of a collapse between one iteration and the next."""
+    """Measures test debates, and looks for signs of a collapse since the iteration before and the first debate."""
 
     arena: Arena
     cfg: Maft
     test: Split
 
-    def look(self, one: Entrant, before: Measured | None = None) -> Measured:
-        """Play and measure; what speaks for a collapse since `before` is said on stderr, and kept as a stage."""
+    def look(self, one: Entrant, *before: Measured) -> Measured:
+        """Play and measure; what speaks for a collapse since any of `before` is said on stderr, and kept as a stage."""
         run, played = self.arena.run, self.arena.play(one, self.test)
         rounds = measure(run, f"test/{one.place}", played, one.team, exchange.SUMMARISER_SEAT, self.cfg.measures)
         now = Measured(one.name, rounds)
-        if before is not None:
-            for row in run.stage(f"collapse/{one.place}", collapse_rows, [before, now]).rows():
+        if before:
+            for row in run.stage(f"collapse/{one.place}", collapse_rows, [*before, now]).rows():
                 told = f"{row['system']}: {row['warning']}"
                 warn(told)
         return now
 
     def look_at_all(self, entrants: Sequence[Entrant]) -> None:
         """Measure every debate; the single agent's iterations follow on the untrained debate too."""
-        before: Measured | None = None
+        seen: list[Measured] = []
         for one in (one for one in entrants if one.debates):
             single = one.name.startswith("Single-agent FT, iteration")
-            now = self.look(one, before if single else None)
-            before = now if single or one.name == "Debate" else before
+            now = self.look(one, *(first_and_last(seen) if single else ()))
+            seen += [now] if single or one.name == "Debate" else []
+
+
+def first_and_last(seen: Sequence[Measured]) -> list[Measured]:
+    """What to hold the next one to: a slow drift shows in no single step."""
+    return [*seen[:1], *seen[1:][-1:]]

@@ -23,6 +23,7 @@ from teamtune.given import refuse_unread
 from teamtune.play import ProtocolFn
 from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Speakers, Summary, by_roles, critic, generator
+from teamtune.recipes.maft_options import unread
 from teamtune.recipes.malt import enough
 from teamtune.recipes.measures import Measures
 from teamtune.recipes.stored import taken_turns
@@ -51,16 +52,6 @@ Rival = Literal[
     "cooperative",
     "temperature-2",
 ]
-
-
-FINETUNED: tuple[Rival, ...] = ("star", "majority-ft", "single-ft", "union-ft", "temperature-2")
-"""the rivals that are finetuned whatever trains the team"""
-OF_OTHERS = {
-    "sft": ("dpo", "preference", "ppo", "policy"),
-    "dpo": ("ppo", "policy"),
-    "ppo": ("dpo", "preference"),
-}
-"""options that each objective does not read"""
 
 
 FIRST = "iteration-1/turns"
@@ -141,7 +132,7 @@ class Maft:
             raise TeamtuneError(f"objective is {self.objective} and agents is 1; it compares agents: take 2 or more")
         if self.objective == "ppo" and self.init == "base" and self.iterations > 1:
             raise TeamtuneError("objective is ppo and init is base; it trains the policy that sampled: take continue")
-        refuse_unread(self, unread(self.objective, self.baselines, self.critics))
+        refuse_unread(self, unread(partial(getattr, self)))
 
     @property
     def learners(self) -> dict[str, str]:
@@ -165,16 +156,6 @@ class Maft:
         return partial(exchange.exchange, speakers=speakers, summary=self.summary, manner=self.manner)
 
 
-def unread(objective: str, baselines: Sequence[str], critics: bool) -> dict[str, str]:
-    """The options that others leave without use, and those others."""
-    found = dict.fromkeys(OF_OTHERS[objective], f"objective {objective}")
-    if objective == "ppo" and not {*FINETUNED} & {*baselines}:
-        found["sft"] = "objective ppo and no baseline that is finetuned"
-    if "star" not in baselines:
-        found["star_rounds"] = "baselines without star"
-    return found if critics else found | {"weight": "critics that are not finetuned"}
-
-
 @dataclass(frozen=True, slots=True)
 class Lab:
     """What all parts of the recipe work with; `prefix` is where the stages of a variant lie."""
@@ -193,8 +174,7 @@ class Lab:
         """The same with some options changed, its stages in a folder of its own if it has a name."""
         # What is compared with the method may be a baseline of its own name.
         changed = {**options, **({"baselines": ()} if name else {})}
-        deciding = (changed.get(name, getattr(self.cfg, name)) for name in ("objective", "baselines", "critics"))
-        idle = unread(*deciding)
+        idle = unread(lambda one: changed.get(one, getattr(self.cfg, one)))
         left_out = {one.name: one.default for one in fields(Maft) if one.name in idle}
         cfg = replace(self.cfg, **left_out, **changed)  # type: ignore[arg-type]
         return replace(self, cfg=cfg, prefix=f"{name}/" if name else self.prefix)

@@ -42,14 +42,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     if makes_scorer(cfg):
         check_lora(cfg.model, cfg.making.lora.targets, False, cfg.making.lora.bits)
-    given = scorer_folder(cfg.scorer_from) if cfg.scorer_from else None
-    if given and run_of(cfg.scorer_from) is None:
-        told = f"no run that made {cfg.scorer_from} is there, so nobody can tell which problems it has seen"
-        warn(told)
-    if given and not cfg.task.allow_leaks:
-        own = test.task.load("train")[before:]
-        check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))
-    base = identified(untrained_team(cfg, given))
+    base = identified(untrained_team(cfg, given_scorer(cfg, test, before)))
     with Run(cfg.out, cfg, command, cfg.track) as run:
         team = base
         if makes_scorer(cfg):
@@ -91,6 +84,26 @@ def check_places(cfg: Maporl) -> None:
     agents = seats(cfg.speakers, cfg.sampling)
     check_seats(cfg.engine, [agent.name for agent in agents])
     check_ppo(cfg.engine, [agent.name for agent in agents if agent.trainable])
+
+
+def given_scorer(cfg: Maporl, test: Split, before: int) -> str | None:
+    """The folder of a scorer that is there already, None where there is none. It must not have seen the team's
+    problems, which come after the first `before` ones."""
+    others = [model for model in dict.fromkeys(cfg.partners) if model != cfg.model]
+    if cfg.scorer == "learned" and others:
+        told = f"the scorer is trained on answers of {cfg.model} and scores those of {', '.join(others)} too; in the "
+        told += "paper a scorer of another family than those who answer misled training (G.7)"
+        warn(told)
+    if not cfg.scorer_from:
+        return None
+    folder = scorer_folder(cfg.scorer_from)
+    if run_of(cfg.scorer_from) is None:
+        told = f"no run that made {cfg.scorer_from} is there, so nobody can tell which problems it has seen"
+        warn(told)
+    if not cfg.task.allow_leaks:
+        own = test.task.load("train")[before:]
+        check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))
+    return folder
 
 
 def makes_scorer(cfg: Maporl) -> bool:

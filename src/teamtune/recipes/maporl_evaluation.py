@@ -18,7 +18,7 @@ from teamtune.protocols.discussion import Early
 from teamtune.recipes.entrants import Arena
 from teamtune.recipes.maporl import after_every_turn, identified, problems_before
 from teamtune.recipes.maporl_rivals import entrant
-from teamtune.recipes.maporl_team import Maporl, size, trained_tokens_of, untrained_team
+from teamtune.recipes.maporl_team import Maporl, alone, size, trained_tokens_of, untrained_team
 from teamtune.recipes.scorer_source import check_unseen, scorer_folder
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED
@@ -84,7 +84,8 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
 def as_asked(cfg: MaporlEvaluation) -> Maporl:
     """The options of the run with those of the evaluation in their place."""
     source = stored_options(Maporl, cfg.run)
-    return replace(source, baselines=(), sizes=cfg.sizes, feedback=cfg.feedback, early=cfg.early, sampling=cfg.sampling)
+    same = {name: getattr(cfg, name) for name in ("sizes", "feedback", "early", "sampling")}
+    return replace(alone(source), **same)
 
 
 def scorer_of(cfg: MaporlEvaluation, source: Maporl) -> str | None:

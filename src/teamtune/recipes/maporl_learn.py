@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from teamtune.calibration import drift
-from teamtune.credit.discussion import Rewards, discussion_rewards, scores_in
+from teamtune.credit.discussion import Rewards, discussion_rewards, ends, scores_in
 from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
 from teamtune.rollout import Rollout, driver_of, run_of
@@ -48,7 +47,7 @@ def learn(
         driver = driver_of(how.driver, spec.kind)
         for line in train(folder, problems_in(problems), protocol, host, rewarded, ppo, how.seed, driver):
             history = history or before(folder, int(line["step"]))
-            history.append(last_turn(line))
+            history.append((float(line["last/score"]), float(line["last/graded"])))
             found = drift(history) if SCORER in team.names else ""
             if found and not warned:
                 told = f"update {line['step']}: {found}"
@@ -65,23 +64,14 @@ def rewards_in(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, re
     return list(discussion_rewards(turns, grades, scores, rewards).rows)
 
 
-def last_turn(line: Metrics) -> tuple[float, float]:
-    """Mean score and accuracy of the last turn's answers, in an update's metrics."""
-    named = [key for key in line if re.fullmatch(r"agent-\d+-turn-\d+/score", key)]
-    last = max(int(key.rpartition("-")[2].partition("/")[0]) for key in named)
-    own = [key.removesuffix("/score") for key in named if key.endswith(f"-turn-{last}/score")]
-    mean = lambda what: sum(float(line[f"{name}/{what}"]) for name in own) / len(own)  # noqa: E731
-    return mean("score"), mean("accuracy")
-
-
 def before(folder: Path, step: int) -> list[tuple[float, float]]:
-    """The same of the updates before a resumed one, from what they left behind."""
+    """Mean score and accuracy of the answers that discussions ended with, in the updates before a resumed one, from
+    what they left behind."""
     found = []
     for number in range(step):
         file = folder / "updates" / f"{number:06d}.parquet"
-        rows = pq.read_table(file, columns=["tag", "score", "graded"]).to_pylist()
-        answers = [row for row in rows if row["score"] is not None]
-        last = max(answers, key=lambda row: int(row["tag"].rpartition("-")[2]))["tag"]
-        own = [row for row in answers if row["tag"] == last]
+        rows = pq.read_table(file, columns=["problem", "take", "tag", "score", "graded"]).to_pylist()
+        answers = ({**row, "number": int(row["tag"].rpartition("-")[2])} for row in rows if row["score"] is not None)
+        own = [row for one in ends(answers) for row in one]
         found.append((sum(row["score"] for row in own) / len(own), sum(row["graded"] for row in own) / len(own)))
     return found

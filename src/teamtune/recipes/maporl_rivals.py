@@ -14,10 +14,12 @@ incentives         the team trained again with each of the four incentives by it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from teamtune.credit.discussion import INCENTIVES, Incentives, Rewards, scores_in
 from teamtune.credit.penalty import OFF
@@ -25,7 +27,7 @@ from teamtune.curate.discussions import best_discussions
 from teamtune.protocols.discussion import by_policy, opens
 from teamtune.recipes.entrants import Entrant
 from teamtune.recipes.malt import enough
-from teamtune.recipes.maporl_team import Lab, Maporl, Trained, generated, size, trained
+from teamtune.recipes.maporl_team import DEFAULTS, Lab, Trained, generated, size, trained
 from teamtune.recipes.systems import trained_tokens
 from teamtune.rollout import Rollout, rollout
 from teamtune.store import Counted
@@ -39,9 +41,9 @@ PAID = "incentive-"
 """how the places of teams that are paid an incentive begin"""
 UNSCORED = {
     **{"scorer": "none", "scorer_from": "", "rewards": Rewards(gate=OFF), "feedback": True},
-    "scorer_questions": Maporl.__dataclass_fields__["scorer_questions"].default,
+    **{name: DEFAULTS[name].default for name in ("scorer_questions", "making")},
 }
-"""the options of a discussion that nobody scores"""
+"""the options of a discussion that nobody scores, but for when it ends early"""
 entrant = partial(Entrant, debates=True)
 
 
@@ -51,7 +53,7 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
     if "off-the-shelf" in chosen:
         yield entrant("Off-the-shelf", "base", lab.team, cfg.talk(cfg.speakers_of(told)))
     if "no-feedback" in chosen:
-        bare = lab.variant("no-feedback", **UNSCORED)
+        bare = unscored(lab, "no-feedback")
         yield entrant("Off-the-shelf without scores", "no-feedback", bare.team, bare.cfg.talk(cfg.speakers_of(told)))
     if "hidden-scores" in chosen:
         bare = lab.variant("hidden-scores", feedback=False)
@@ -71,11 +73,19 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
         yield from incentives(lab)
 
 
+def unscored(lab: Lab, name: str) -> Lab:
+    """The variant in which nobody scores."""
+    return lab.variant(name, **UNSCORED, early=replace(lab.cfg.early, score=0.0))
+
+
 def single_agent(lab: Lab, team: Trained) -> Iterator[Entrant]:
     """One agent, one turn; so many answers to a problem that as many tokens are generated as for the team."""
     cfg, (agents, turns) = lab.cfg, size(lab.cfg.sizes[0])
     ppo = replace(cfg.ppo, takes=answers_for(team.folder, cfg.ppo))
-    alone = lab.variant("single-agent", agents=1, turns=1, share="shared", first_turn="trained", partners=(), ppo=ppo)
+    # Incentives are for what agents do to each other.
+    rewards = replace(cfg.rewards, incentives=Incentives(), right_by="grader")
+    one: dict[str, Any] = {"agents": 1, "turns": 1, "share": "shared", "first_turn": "trained", "partners": ()}
+    alone = lab.variant("single-agent", **one, ppo=ppo, rewards=rewards)
     done = trained(alone)
     place = "single-agent"
     at_once, whole = (alone.cfg.talk(by_policy("shared", agents, count)) for count in (1, turns))
@@ -127,7 +137,7 @@ def in_all_places(speakers: Sequence[Sequence[str]], name: str) -> list[list[str
 
 def no_scorer(lab: Lab) -> Entrant:
     """Trained on the last answer's grade alone, without incentives or penalties; nobody is shown a score."""
-    variant = lab.variant("no-scorer", **UNSCORED)
+    variant = unscored(lab, "no-scorer")
     done = trained(variant)
     protocol = variant.cfg.talk(variant.cfg.speakers_of(lab.cfg.sizes[0]))
     return entrant("MAPoRL without a scorer", "no-scorer", done.team, protocol, done.tokens)
@@ -142,12 +152,21 @@ def best_sft(lab: Lab) -> Entrant:
     grades = run.stage("sft/grades", grade_turns, turns, lab.problems, lab.train.task, "train")
     rows = run.stage("sft/rows", best_rows, turns, grades, policies, cfg.seed)
     enough(rows, policies)
-    done = run.train("sft/sft", fit, rows, lab.team, policies, cfg.lora, Sft(), cfg.sft, cfg.seed)
-    team = lab.team.adopt({name: str(done.path / name) for name in policies})
-    protocol = cfg.talk(cfg.speakers_of(cfg.sizes[0]))
-    return entrant(
-        "SFT on the best discussions", "sft", team, protocol, trained_tokens(rows, cfg.model, cfg.sft.epochs)
-    )
+    team, tokens = lab.team, Counter[str]()
+    for number, base in enumerate(lab.team.models, start=1):
+        part = lab.team.part(base)
+        own = [name for name in part.names if name in policies]
+        mine = rows if len(lab.team.models) == 1 else run.stage(f"sft/rows-{number}", rows_of, rows, own)
+        name = "sft/sft" if mine is rows else f"sft/sft-{number}"
+        done = run.train(name, fit, mine, part, own, cfg.lora, Sft(), cfg.sft, cfg.seed)
+        team = team.adopt({policy: str(done.path / policy) for policy in own})
+        tokens += trained_tokens(mine, base, cfg.sft.epochs)
+    return entrant("SFT on the best discussions", "sft", team, cfg.talk(cfg.speakers_of(cfg.sizes[0])), tokens)
+
+
+def rows_of(rows: Sequence[Row], agents: Sequence[str]) -> list[Row]:
+    """The rows of the agents on one base."""
+    return [row for row in rows if row["agent"] in agents]
 
 
 def best_rows(turns: Sequence[Row], grades: Sequence[Row], agents: Sequence[str], seed: int) -> Counted:

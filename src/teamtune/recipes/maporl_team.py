@@ -23,6 +23,7 @@ from teamtune.given import refuse_unread
 from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import Early, Share, by_policy, discussion, seats
 from teamtune.recipes.maporl_learn import learn
+from teamtune.recipes.maporl_options import check_rewards, check_rivals, unread
 from teamtune.recipes.scorer import Scorer, with_scorer
 from teamtune.rollout import Driver, Rollout
 from teamtune.store import Run, Table
@@ -119,30 +120,10 @@ class Maporl:
                 "beta_0 and beta_1 are paid for answers before the last turn, and of two turns the first is frozen, so "
                 "that nobody learns from them; take --first-turn trained, or --turns 3"
             )
-        self._check_unread()
-        if "incentives" in self.baselines and self.rewards.incentives.paid:
-            raise TeamtuneError(
-                "the rewards have incentives and the baseline incentives adds each to none; leave them out"
-            )
-        hidden = [name for name in ("no-feedback", "hidden-scores") if name in self.baselines]
-        if hidden and (self.scorer != "learned" or not self.feedback):
-            raise TeamtuneError(f"baseline {hidden[0]} has no use where no scores are shown; leave it out")
-        if self.rewards.right_by == "scorer" and self.scorer != "learned":
-            raise TeamtuneError(f"rewards.right_by is scorer and scorer is {self.scorer}; take a learned one")
-
-    def _check_unread(self) -> None:
-        """Raises TeamtuneError for options that the source of scores leaves without use."""
-        unread: dict[str, str] = {}
-        if self.scorer != "learned":
-            unread |= dict.fromkeys(("scorer_questions", "feedback"), f"scorer {self.scorer}")
-        if self.scorer_from:
-            unread["scorer_questions"] = "scorer_from"
-        refuse_unread(self, unread)
-        if self.scorer == "none" and self.rewards.rule not in ("last-own", Rewards().rule):
-            raise TeamtuneError(
-                f"rule {self.rewards.rule} of the rewards has no use without a scorer, where the last answer's grade "
-                "is all that an agent earns; leave it out, or take --scorer grader"
-            )
+        option = partial(getattr, self)
+        refuse_unread(self, unread(option))
+        check_rivals(option)
+        check_rewards(option)
 
     @property
     def frozen(self) -> bool:
@@ -162,6 +143,10 @@ class Maporl:
         scored = self.scorer == "learned"
         seats_ = [list(one) for one in speakers]
         return partial(discussion, speakers=seats_, scored=scored, feedback=self.feedback, early=self.early)
+
+
+DEFAULTS = Maporl.__dataclass_fields__
+"""of the options"""
 
 
 def size(told: str) -> tuple[int, int]:
@@ -199,10 +184,15 @@ class Lab:
 
     def variant(self, name: str, **options: Any) -> Lab:
         """The same with some options changed, its stages in a folder of its own."""
-        cfg = replace(self.cfg, baselines=(), **options)
+        cfg = replace(alone(self.cfg), **options)
         scorer = next((agent.adapter for agent in self.team.agents if agent.name == SCORER), None)
         team = replace(untrained_team(cfg, scorer if cfg.scorer == "learned" else None), weights=self.team.weights)
         return replace(self, cfg=cfg, team=team, prefix=f"{name}/")
+
+
+def alone(cfg: Maporl) -> Maporl:
+    """The options without baselines, and without what those alone read."""
+    return replace(cfg, baselines=(), **{name: DEFAULTS[name].default for name in ("sft", "incentive")})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from math import fsum
 
 from teamtune import diversity
 from teamtune.credit.consensus import in_rounds
 from teamtune.embed import Pooling, encoder_path
+from teamtune.given import refuse_unread
 from teamtune.recipes.systems import Played
 from teamtune.store import Counted, Run, Table
 from teamtune.types import Key, Row, Team, TeamtuneError, by_episode, place_of
@@ -39,6 +40,8 @@ class Measures:
     def __post_init__(self) -> None:
         if self.problems < 0:
             raise TeamtuneError(f"problems of measures is {self.problems}; it must be 0 (off) or above")
+        nothing = {"encoder": "problems 0", "likelihood": "problems 0"} if not self.problems else {}
+        refuse_unread(self, nothing if self.encoder else nothing | {"pooling": "no encoder"}, "measures.{}")
         if self.encoder:
             encoder_path(self.encoder)
 
@@ -196,11 +199,14 @@ def embedded_rows(
     for key, said in lasts.items():
         own = [(parsed[place_of(turn)], next(vectors)) for turn in said]
         answers = [answer for answer, _ in own if answer is not None]
-        most = max(answers, key=answers.count, default=None)
-        agreeing = [vector for answer, vector in own if answer is not None and answer == most]
-        unlike = lambda some: diversity.dissimilarity(some) if len(some) > 1 else None  # noqa: E731
-        row: Row = {"problem": key[0], "take": key[1], "dissimilarity": unlike([vector for _, vector in own])}
-        rows.append({**row, "dissimilarity_agreeing": unlike(agreeing)})
+        most = max(map(answers.count, answers), default=0)
+        # Of several winners each counts, so that the agents' order does not.
+        winners = [one for one in dict.fromkeys(answers) if answers.count(one) == most > 1]
+        alike = [diversity.dissimilarity([v for answer, v in own if answer == one]) for one in winners]
+        agreeing = fsum(alike) / len(alike) if alike else None
+        row: Row = {"problem": key[0], "take": key[1], "dissimilarity_agreeing": agreeing}
+        whole = [vector for _, vector in own]
+        rows.append({**row, "dissimilarity": diversity.dissimilarity(whole) if len(whole) > 1 else None})
     return Counted(rows, {"answers cut for the encoder": found.cut} if found.cut else {})
 
 
@@ -213,16 +219,19 @@ class Measured:
 
 
 def collapse_rows(history: Sequence[Measured]) -> list[Row]:
-    """Warnings about teams that grow alike, each system against the one before, on the same problems.
+    """Warnings about a team that grows alike: the last system against each one before it, on the same problems.
 
-    {"system": "MAFT, iteration 2", "warning": "consensus rose from 81.0 to 93.5 % while accuracy went from ..."}
+    {"system": "MAFT, iteration 2", "warning": "consensus rose from 81.0 to 93.5 % while accuracy went from ..., since
+     MAFT, iteration 1"}
     """
     last = lambda one: {(r["problem"], r["take"]): r for r in _last_rounds(one.rounds.rows())}  # noqa: E731
-    found = [(one.name, last(one)) for one in history]
+    *earlier, now = history
+    after = last(now)
     rows: list[Row] = []
-    for (_, before), (name, after) in pairwise(found):
+    for one in earlier:
+        before = last(one)
         old, new = ({c: [table[key][c] for key in before] for c in WATCHED} for table in (before, after))
-        rows += [{"system": name, "warning": told} for told in diversity.collapse(old, new)]
+        rows += [{"system": now.name, "warning": f"{told}, since {one.name}"} for told in diversity.collapse(old, new)]
     return rows
 
 

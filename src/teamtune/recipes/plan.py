@@ -18,11 +18,11 @@ from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
 from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
-from teamtune.recipes.maporl import SCORED_ANSWERS, check_places, makes_scorer, problems_before
+from teamtune.recipes.maporl import SCORED_ANSWERS, check_places, given_scorer, makes_scorer, problems_before
 from teamtune.recipes.maporl_evaluation import MaporlEvaluation
 from teamtune.recipes.maporl_evaluation import defaults as defaults_of
 from teamtune.recipes.maporl_team import Maporl, size
-from teamtune.recipes.scorer import ScorerEvaluation, ScorerTraining, defaults
+from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining, defaults
 from teamtune.recipes.scorer_source import check_bits
 from teamtune.recipes.stored import stored_options
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
@@ -128,9 +128,11 @@ def maft_generations(cfg: Maft, others: int) -> tuple[int, int]:
 
 def maporl_plan(cfg: Maporl) -> Plan:
     """Generations, tokens and steps of a MAPoRL run; scores are no generations."""
-    parted(cfg.task, problems_before(cfg))
+    before = problems_before(cfg)
+    _, _, test = parted(cfg.task, before)
     check_places(cfg)
     check_bits(cfg)
+    given_scorer(cfg, test, before)
     for model in (cfg.model, *cfg.partners):
         checked(model, cfg.engine.kind, cfg.lora)
     if makes_scorer(cfg):
@@ -138,6 +140,7 @@ def maporl_plan(cfg: Maporl) -> Plan:
     sampled, training, testing = maporl_generations(cfg, further(cfg))
     return {
         **({"generations for the scorer": sampled} if makes_scorer(cfg) else {}),
+        **(further_answers(cfg.making, cfg.scorer_questions) if makes_scorer(cfg) else {}),
         "answers of an update": cfg.ppo.problems * cfg.ppo.takes * cfg.agents * cfg.turns,
         "training generations": training,
         "test generations": testing,
@@ -188,11 +191,16 @@ def scorer_plan(cfg: ScorerTraining) -> Plan:
     tested = cfg.task.test * cfg.test_samples * one.agents * one.turns
     return {
         "training generations": sampled,
-        **({"further generations at most": 2 * cfg.task.train * one.ask} if one.ask else {}),
+        **further_answers(one, cfg.task.train),
         "test generations": tested,
         **tokens(sampled + tested, one.sampling.max_tokens),
         "rows at most": 2 * one.quota * cfg.task.train if one.quota else sampled,
     }
+
+
+def further_answers(scorer: Scorer, questions: int) -> Plan:
+    """Answers that may be asked for where a question lacks some."""
+    return {"further generations at most": 2 * questions * scorer.ask} if scorer.asks else {}
 
 
 def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:

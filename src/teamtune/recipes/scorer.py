@@ -21,6 +21,7 @@ from teamtune import calibration
 from teamtune.credit.discussion import scores_in
 from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec
+from teamtune.given import given
 from teamtune.models import check_lora
 from teamtune.protocols.discussion import by_policy, discussion, scorer_seat, seats
 from teamtune.recipes.malt import enough
@@ -48,7 +49,7 @@ class Scorer:
     """answers of all turns are learned from, each as if it had been given to the question at once"""
     quota: int = 20
     """right answers, and wrong answers, of a question; those that cannot meet it are left out. 0 takes all answers"""
-    ask: int = 0
+    ask: int = 20
     """further answers to ask for, of a question and kind that lacks some; 0 asks for none"""
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=320)
     scoring: Scoring = Scoring()
@@ -59,10 +60,17 @@ class Scorer:
         for name, least in (("samples", 1), ("agents", 1), ("turns", 1), ("quota", 0), ("ask", 0)):
             if getattr(self, name) < least:
                 raise TeamtuneError(f"{name} of the scorer is {getattr(self, name)}; it must be {least} or above")
+        if not self.quota and "ask" in given(self):
+            raise TeamtuneError("ask of the scorer has no use with quota 0, which nothing lacks; leave it out")
         if 2 * self.quota > self.answers + 2 * self.ask:
             raise TeamtuneError(
                 f"a quota of {self.quota} right and {self.quota} wrong answers cannot be met by {self.answers} of them"
             )
+
+    @property
+    def asks(self) -> bool:
+        """Whether lacking answers are asked for."""
+        return bool(self.ask and self.quota)
 
     @property
     def answers(self) -> int:
@@ -100,7 +108,7 @@ class ScorerTraining:
 
 @dataclass(frozen=True)
 class ScorerEvaluation:
-    """Measure a trained scorer on other problems, or on another model's answers."""
+    """Measure a trained scorer on other problems."""
 
     run: Path
     """the run folder that holds the scorer"""
@@ -155,7 +163,7 @@ def trained_scorer(
     turns = run.work("scorer/turns", rollout, table, base, answer, engine, Rollout(options.samples, seed, driver))
     grades = grade("grades", turns)
     more: list[Any] = []
-    if options.ask and options.quota:
+    if options.asks:
         asked = run.stage("scorer/asked-for", all_asked_for, table, turns, grades, options.quota)
         again = Rollout(options.ask, seed + TEST_SEED, driver)
         found = run.work("scorer/more-turns", rollout, asked, base, once, engine, again)

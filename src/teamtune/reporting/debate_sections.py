@@ -138,5 +138,5 @@ def _told(values: Row, name: str) -> str:
         return NONE
     if name in IN_PERCENT:
         return estimated(one)
-    digits = 1 if name in ("tokens", "nll_answer") else 4 if "kl" in name or name in ("k1", "k3") else 3
+    digits = 1 if name in ("tokens", "nll_answer") else 4 if {"kl", "k1", "k3"}.intersection(name.split("_")) else 3
     return f"{one.mean:.{digits}f} ± {one.se:.{digits}f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from teamtune.credit.penalty import CAUSES
 from teamtune.evaluate import Estimate
 from teamtune.reporting import svg
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
@@ -109,8 +110,9 @@ def _points(share: float | None) -> str:
     return NONE if share is None else points(share)
 
 
-ABOUT = ("reward", "accuracy", "score", "incentive", "penalties", "length", "corrected", "lost")
+ABOUT = ("reward", "base", "incentive", "accuracy", "score", "penalties", "length", "corrected", "lost")
 POLICIES = ("base_kl", "entropy", "clipped", "gap")
+WHY = ("paid", "charged", *(f"penalty: {cause}" for cause in CAUSES))
 
 
 def learning(metrics: Sequence[Row]) -> Row:
@@ -122,14 +124,35 @@ def learning(metrics: Sequence[Row]) -> Row:
         rows = [[agent, *(_went(lines, f"{agent}/{name}") for name in ABOUT)] for agent in agents]
         tables.append(make_table(f"{stage}: agents and turns, first → last", ["Agent and turn", *ABOUT], rows))
         policies = dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/base_kl"))
-        rows = [[p, *(_went(lines, f"{p}/{n}") for n in POLICIES), _went(lines, f"{p}-value/error")] for p in policies]
+        errors = {p: f"{p}/value_error" if p in agents else f"{p}-value/error" for p in policies}
+        rows = [[p, *(_went(lines, f"{p}/{n}") for n in POLICIES), _went(lines, errors[p])] for p in policies]
         tables.append(make_table(f"{stage}: policies", ["Policy", *POLICIES, "value error"], rows))
+        tables += _why(stage, lines, list(agents))
+        text += _early(stage, lines, list(agents))
         alarms = [line["step"] for line in lines if line.get("alarm")]
         if alarms:
             text.append(f"Warning, {stage}: scores rose and accuracy did not, from update {alarms[0]} on.")
     if tables:
         text.append("Each number is the mean over an eighth of the updates, the first and the last.")
     return make_section("learning", "Learning", text, tables)
+
+
+def _why(stage: str, lines: Sequence[Row], agents: Sequence[str]) -> list[Row]:
+    """What answers were paid, charged and penalised for over the whole training; nothing where none was."""
+    shares = {(a, name): [line.get(f"{a}/{name}", 0.0) for line in lines] for a in agents for name in WHY}
+    found = [name for name in WHY if any(any(shares[agent, name]) for agent in agents)]
+    cell = lambda own: percent(sum(own) / len(own))  # noqa: E731
+    rows = [[agent, *(cell(shares[agent, name]) for name in found)] for agent in agents]
+    title = f"{stage}: incentives and penalties of all updates, % of answers"
+    return [make_table(title, ["Agent and turn", *found], rows)] if found else []
+
+
+def _early(stage: str, lines: Sequence[Row], agents: Sequence[str]) -> list[str]:
+    """How long discussions were, where some ended before the last turn that any came to."""
+    last = max((int(agent.rpartition("-")[2]) for agent in agents), default=0)
+    if all(line.get("turns", last) == last for line in lines):
+        return []
+    return [f"{stage}: some discussions ended early; turns of a discussion {_went(lines, 'turns')}, of {last}."]
 
 
 def stages(metrics: Sequence[Row]) -> list[str]:

@@ -42,6 +42,7 @@ NAMES = {
     "cooperative-base": "Debate, cooperative",
     "cooperative": "MAFT, cooperative",
 }
+MADE = {"sft-rows": "SFT rows", "pairs": "DPO pairs", "ppo-rows": "PPO rows"}
 NUMBERED = {"iteration-": "MAFT, iteration ", "single-ft-": "Single-agent FT, iteration "}
 LIMITS = ((40, 20), (40, 12), (30, 8), (20, 5), (20, 2))
 """Problems shown of training and of each test system: the first that keeps the page small enough."""
@@ -174,7 +175,7 @@ def _training(folder: Path, prefix: str, stages: Sequence[Row]) -> Row:
     """One round: what was kept for training and what was dropped, and the values of its turns."""
     by_name = {row["name"]: row for row in stages}
     made = []
-    for name, what in (("sft-rows", "SFT rows"), ("pairs", "DPO pairs")):
+    for name, what in MADE.items():
         stage = by_name.get(f"{prefix}{name}")
         if stage and stage["state"] == "sealed":
             rows = read.table(folder, f"{prefix}{name}", ("agent", "problem")) or []

@@ -94,23 +94,32 @@ def _scorer(config: Row) -> list[str]:
     """The stages of a scorer's training, and of its measuring."""
     training: list[str] = []
     if "scorer" in config:
-        asked = ["asked-for", "more-turns", "more", "more-grades"] if config["scorer"]["ask"] else []
+        asked = ["asked-for", "more-turns", "more", "more-grades"] if _asks(config["scorer"]) else []
         training = ["problems/train", *(f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit"))]
     return [*training, "problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"]
+
+
+def _asks(scorer: Row) -> bool:
+    """Whether lacking answers are asked for."""
+    return bool(scorer["ask"] and scorer["quota"])
 
 
 def _maporl(config: Row) -> list[str]:
     """The stages of a MAPoRL run; how many policies of later turns are asked alone depends on who shares."""
     chosen, sizes = config["baselines"], config["sizes"]
     made = config["scorer"] == "learned" and not config["scorer_from"]
-    asked = ["asked-for", "more-turns", "more", "more-grades"] if config["making"]["ask"] else []
+    asked = ["asked-for", "more-turns", "more", "more-grades"] if _asks(config["making"]) else []
     training = [f"scorer/{name}" for name in ("turns", "grades", *asked, "rows", "fit")] if made else []
     measured = ["problems/test", "test/scorer/turns", "test/scorer/grades", "scored", "calibration"] if made else []
-    trained = [f"{name}/ppo" for name in ("single-agent", "frozen-partners", "no-scorer") if name in chosen]
+    alone = ("hidden-scores", "single-agent", "frozen-partners", "no-scorer")
+    trained = [f"{name}/ppo" for name in alone if name in chosen]
     paid = INCENTIVES if "incentives" in chosen else ()
     trained += [f"incentives/{name}/ppo" for name in paid]
-    trained += [f"sft/{name}" for name in ("turns", "grades", "rows", "sft")] if "sft" in chosen else []
-    places = {"off-the-shelf": ["base"], "single-agent": ["single-agent-alone", "single-agent"]}
+    bases = range(1, 2 + len(config["partners"]))
+    fitted = ["sft"] if len(bases) == 1 else [f"{name}-{n}" for n in bases for name in ("rows", "sft")]
+    trained += [f"sft/{name}" for name in ("turns", "grades", "rows", *fitted)] if "sft" in chosen else []
+    single = [f"single-agent{one}" for one in ("-alone", "-votes", "")]
+    places = {"off-the-shelf": ["base"], "single-agent": single}
     places |= {"frozen-partners": ["frozen-partners", "frozen-partners-all"], "no-collaboration": ["alone-2"]}
     places["incentives"] = [f"incentive-{name}" for name in paid]
     played = [place for told in sizes[1:] for place in (f"base-{told}", f"team-{told}")]

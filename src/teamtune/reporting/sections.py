@@ -11,7 +11,7 @@ One section:
 from __future__ import annotations
 
 from teamtune.reporting import debate_sections, discussion_sections, scorer_section
-from teamtune.reporting.facts import Facts, system_name
+from teamtune.reporting.facts import MADE, Facts, system_name
 from teamtune.reporting.measures import BINS, MOVES
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
 from teamtune.types import Row
@@ -279,7 +279,12 @@ def stages(facts: Facts) -> Row:
     columns = ["Stage", "Rows", "Seconds", "State", *(["Gap"] if told else [])]
     text = "Gap: before the stage every seat with an adapter of its own answered a fixed question; the greatest mean "
     text += "distance of a token's log-probability between the engine and training, in nats."
-    return make_section("stages", "Stages", [text] if told else [], [make_table("", columns, rows)] if rows else [])
+    tables = [make_table("", columns, rows)] if rows else []
+    # What became of rows to train on stands above, round by round.
+    counting = [row for row in facts["stages"] if row["name"].split("/")[-1] not in MADE]
+    if counted := [[row["name"], what, f"{n:,}"] for row in counting for what, n in row["counts"].items()]:
+        tables.append(make_table("What was counted: dropped, cut off, tied", ["Stage", "What", "How many"], counted))
+    return make_section("stages", "Stages", [text] if told else [], tables)
 
 
 def _moves(row: Row) -> list[str]:

@@ -10,13 +10,11 @@ of the same kind (a label stays a label), and answers of one problem are compare
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from teamtune.grading import label
-from teamtune.grading.text import is_date
+from teamtune.grading.blind import blinded
 from teamtune.store import Counted
 from teamtune.tasks.spec import TaskSpec
 from teamtune.tasks.stages import alike, beside_each_other, problems_in, unread
@@ -39,30 +37,8 @@ def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -
     return Counted(rows, unread(turns, rows))
 
 
-SHOWN = ("choices", "level", "subject")
-"""what a grader may still see beside the question; anything else might tell the answer"""
-
-
 def usual_label(problems: Sequence[Problem]) -> str:
     """The label that stands for the most frequent family of labels: what problems hide whose own gold answer is
     "unanswerable", which belongs to every family."""
     first = (next(iter(found)) for problem in problems if (found := label.family(problem.answer)) and len(found) > 1)
     return max(sorted(counts := Counter(first)), key=lambda name: counts[name], default="yes")
-
-
-def blinded(problem: Problem, usual: str = "yes") -> Problem:
-    """The problem with a gold answer of the same kind that says nothing. usual: hidden where gold is unanswerable."""
-    gold = problem.answer.strip()
-    family = label.family(gold)
-    if problem.meta.get("choices") or re.fullmatch(r"\(?[A-Z]\)?", gold):
-        hidden = "(A)" if gold.startswith("(") else "A"
-    elif family:
-        hidden = next(iter(family)) if len(family) > 1 else usual
-    elif re.fullmatch(r"-?\$?[\d.,]+%?", gold):
-        hidden = "0"
-    elif is_date(gold):
-        hidden = "01/01/2000"
-    else:
-        hidden = r"\square" if re.search(r"\\[a-zA-Z]|\^", gold) else "?"
-    meta = {name: value for name, value in problem.meta.items() if name in SHOWN}
-    return replace(problem, answer=hidden, meta=meta)

@@ -27,6 +27,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import Progress
 
+from teamtune.credit.discussion import ends
 from teamtune.credit.penalty import CAUSES
 from teamtune.play import Engine, ProtocolFn
 from teamtune.play import Live as Playing
@@ -156,7 +157,8 @@ def play(
 
 
 def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
-    """Of every agent at every turn: what it earned and why, how right and how long it was, what it changed."""
+    """Of every agent at every turn: what it earned and why, how right and how long it was, what it changed. Of the
+    discussions: how many turns they had, and how right and how well scored the answers were that they ended with."""
     turns = {place_of(row): row for row in rows}
     groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
     before = {(r["problem"], r["take"], r["number"], r["place"]): r["graded"] for r in rewards}
@@ -181,6 +183,10 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
             was = [(before[r["problem"], r["take"], number - 1, place], r["graded"]) for r in own]
             line[f"{name}/corrected"] = finite_mean([float(now and not then) for then, now in was])
             line[f"{name}/lost"] = finite_mean([float(then and not now) for then, now in was])
+    last = ends(rewards)
+    line["turns"] = finite_mean([float(own[0]["number"]) for own in last])
+    for column in ("score", "graded"):
+        line[f"last/{column}"] = finite_mean([float(row[column]) for own in last for row in own])
     return line
 
 

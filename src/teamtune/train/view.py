@@ -9,10 +9,14 @@ from collections.abc import Iterable
 from rich.console import Group
 from rich.table import Table
 
+from teamtune.credit.penalty import CAUSES
 from teamtune.train.fit import Metrics
 from teamtune.train.samples import value_of
 
-COLUMNS = ("reward", "accuracy", "score", "incentive", "penalties", "corrected", "lost", "length")
+EARNED = ("reward", "base", "incentive", "accuracy", "score", "corrected", "lost", "length")
+LEARNED = ("base_kl", "entropy", "clipped", "value_error")
+WHY = ("paid", "charged", *(f"penalty: {cause}" for cause in CAUSES))
+"""shares of answers; shown where there are any"""
 POLICIES = ("base_kl", "entropy", "clipped", "gap", "value error")
 ANSWERS = re.compile(r"(agent-\d+-turn-\d+)/")
 
@@ -25,14 +29,22 @@ def places(names: Iterable[str]) -> list[str]:
 def update_table(line: Metrics) -> Group:
     """The metrics of one update: of every agent at every turn, and of every policy."""
     title = f"update {int(line['step']) + 1}"
-    answers = Table("agent and turn", *COLUMNS, title=title, title_justify="left", box=None)
-    for place in places(line):
-        answers.add_row(place, *(told(line.get(f"{place}/{name}")) for name in COLUMNS))
+    found = [name for name in WHY if any(line.get(f"{place}/{name}") for place in places(line))]
+    parts = [Table("agent", *EARNED, title=title, title_justify="left", box=None)]
+    parts += [Table("agent", *names, box=None) for names in (LEARNED, found) if names]
+    for part, names in zip(parts, (EARNED, LEARNED, found), strict=False):
+        for place in places(line):
+            part.add_row(short(place), *(told(line.get(f"{place}/{name}")) for name in names))
     policies = Table("policy", *POLICIES, box=None)
     for policy in [name.removesuffix("/gap") for name in line if name.endswith("/gap")]:
         own = [line.get(f"{policy}/{name}") for name in POLICIES[:-1]]
         policies.add_row(policy, *map(told, [*own, line.get(f"{value_of(policy)}/error")]))
-    return Group(answers, policies)
+    return Group(*parts, policies)
+
+
+def short(place: str) -> str:
+    """ "1, turn 2" of "agent-1-turn-2": a line is to fit a narrow window."""
+    return place.removeprefix("agent-").replace("-turn-", ", turn ")
 
 
 def told(value: float | int | str | None) -> str:
