@@ -4,10 +4,10 @@
     python studies/maporl.py --out runs/maporl --task arithmetic
     python studies/maporl.py --write docs/results/maporl.md
 
-For every seed, on problems of its own: a scorer; the team with its baselines, discussions of other sizes and the other
-task; the team again beside the baselines that are trained as long as it is; discussions of two turns with each
-incentive by itself. Every run is an ordinary `teamtune scorer train` or `teamtune maporl` run folder, and takes over
-from the seed's other run what is the same; a killed study goes on where it was. What a finished run says is recorded in
+For every seed, on problems of its own: a scorer; the team with its baselines and discussions of other sizes; the team
+on the other task; the team again beside the baselines that are trained as long as it is; discussions of two turns with
+each incentive by itself. Every run is an ordinary `teamtune scorer train` or `teamtune maporl` run folder, and takes over
+from the seed's other runs what is the same; a killed study goes on where it was. What a finished run says is recorded in
 a file of its own in `--records`, which the tables are made of; a recorded run is not made again.
 """
 
@@ -42,7 +42,7 @@ FURTHER = {"arithmetic": ("stories:4",), "stories": ("arithmetic",)}
 SIZES = ("3x3", "2x3", "5x2")
 RIVALS: tuple[Rival, ...] = ("off-the-shelf", "hidden-scores", "frozen-partners", "no-scorer")
 """those that are trained at length, and what they are held against"""
-SAME_TEAM = ("table", "rivals")
+SAME_TEAM = ("table", "transfer", "rivals")
 PARTS = (*SAME_TEAM, "incentives")
 
 
@@ -81,7 +81,10 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
     cfg = replace(cfg, task=replace(cfg.task, data_seed=seed, level=LEVELS.get(task, "")))
     out = lambda part: folder(study, task, seed, part)  # noqa: E731
     return {
-        "table": replace(cfg, out=out("table"), sizes=SIZES, eval_tasks=FURTHER[task]),
+        "table": replace(cfg, out=out("table"), sizes=SIZES),
+        "transfer": replace(
+            alone(cfg), out=out("transfer"), baselines=RIVALS[:1], sizes=SIZES[:1], eval_tasks=FURTHER[task]
+        ),
         "rivals": replace(alone(cfg), out=out("rivals"), baselines=RIVALS, sizes=SIZES[:1]),
         # Both turns learn: what beta pays for is said in the first.
         "incentives": replace(

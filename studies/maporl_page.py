@@ -25,7 +25,7 @@ def of_task(task: str, done: Records, asked: Asked) -> list[str]:
     by_turn = joined(done["table"], done["rivals"], "by-turn")
     lines = [*asked.head(task, done), "### Accuracy by turn", "", *turn_by_turn(by_turn)]
     for name in (told.replace(":", "-") for told in asked.further[task]):
-        found = tables_of(done["table"], f"transfer/{name}/by-turn")
+        found = tables_of(done["transfer"], f"transfer/{name}/by-turn")
         lines += [f"### Trained on {task}, tested on {name}", "", *turn_by_turn(found)] if found else []
     lines += ["### Cost", "", *cost(joined(done["table"], done["rivals"])), *trainings(done)]
     majority = majorities(by_turn)
@@ -161,7 +161,7 @@ def trainings(done: Records) -> list[str]:
     for part in (part for part in done if done[part]):
         records = done[part]
         for name in dict.fromkeys(stage for one in records for stage in one["trainings"]):
-            if name == TEAM and part == "rivals":  # it is the table's
+            if name == TEAM and part in ("transfer", "rivals"):  # it is the table's
                 continue
             same = [one for one in records if name in one["trainings"]]
             minutes = ", ".join(f"{one['trainings'][name] / 60:.1f}" for one in same)
