@@ -27,7 +27,7 @@ from teamtune.engines import EngineSpec
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.memory import hold_freed_memory, peak_megabytes
 from teamtune.play import Live
-from teamtune.protocols.discussion import by_policy, discussion, seats
+from teamtune.protocols.discussion import Share, by_policy, discussion, seats
 from teamtune.recipes.maporl_learn import rewards_in
 from teamtune.tasks import TaskSpec
 from teamtune.tasks.stages import problem_row
@@ -49,6 +49,8 @@ class Bench:
     """of an update"""
     agents: int = 2
     turns: int = 3
+    share: Share = "turn"
+    """whose answers have a policy in common: those of a conversation are read as one row where they have"""
     epochs: int = 4
     max_tokens: int = 300
     updates: int = 2
@@ -57,7 +59,7 @@ class Bench:
 
 
 def host(cfg: Bench, ppo: Ppo) -> tuple[Host, Any, list[Any]]:
-    speakers = by_policy("turn", cfg.agents, cfg.turns, frozen=True)
+    speakers = by_policy(cfg.share, cfg.agents, cfg.turns, frozen=True)
     team = Team(cfg.model, seats(speakers, Sampling(0.7, max_tokens=cfg.max_tokens)))
     policies = [agent.name for agent in team.agents if agent.trainable]
     problems = TaskSpec(cfg.task, train=cfg.problems * cfg.updates).load("train")

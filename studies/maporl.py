@@ -4,11 +4,11 @@
     python studies/maporl.py --out runs/maporl --task arithmetic
     python studies/maporl.py --write docs/results/maporl.md
 
-For every seed, on problems of its own: a scorer; the team with its baselines and discussions of other sizes; the team
-on the other task; the team again beside the baselines that are trained as long as it is; discussions of two turns with
-each incentive by itself. Every run is an ordinary `teamtune scorer train` or `teamtune maporl` run folder, and takes over
-from the seed's other runs what is the same; a killed study goes on where it was. What a finished run says is recorded in
-a file of its own in `--records`, which the tables are made of; a recorded run is not made again.
+For every seed, on problems of its own: a scorer; the team beside the untrained discussion, in discussions of other
+sizes too; the team on the other task; the team beside all other baselines; discussions of two turns with each incentive
+by itself. Every run is an ordinary `teamtune scorer train` or `teamtune maporl` run folder, and takes over from the
+seed's other runs what is the same; a killed study goes on where it was. What a finished run says is recorded in a file
+of its own in `--records`, which the tables are made of; a recorded run is not made again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ LEVELS = {"stories": "4"}
 """stories one level up, where the untrained discussion leaves something to gain (docs/log.md)"""
 FURTHER = {"arithmetic": ("stories:4",), "stories": ("arithmetic",)}
 SIZES = ("3x3", "2x3", "5x2")
-RIVALS: tuple[Rival, ...] = ("off-the-shelf", "hidden-scores", "frozen-partners", "no-scorer")
-"""those that are trained at length, and what they are held against"""
+UNTRAINED: tuple[Rival, ...] = ("off-the-shelf", "no-feedback")
+APART: tuple[Rival, ...] = ("no-feedback", "hidden-scores", "incentives")
+"""not among the rivals: elsewhere in the study, or (hidden-scores) left out for its time"""
 SAME_TEAM = ("table", "transfer", "rivals")
 PARTS = (*SAME_TEAM, "incentives")
 
@@ -76,16 +77,16 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
     """The runs of a seed, by part."""
     args = [*file_arguments(SETTINGS), "--task", task, "--out", str(study.out), "--seed", str(seed)]
     args += ["--scorer-from", str(folder(study, task, seed, "scorer"))]
-    others = ("off-the-shelf", *(name for name in get_args(Rival) if name not in (*RIVALS, "incentives")))
-    cfg = tyro.cli(maporl.Maporl, args=[*args, "--baselines", *others])
+    rivals = tuple(name for name in get_args(Rival) if name not in APART)
+    cfg = tyro.cli(maporl.Maporl, args=[*args, "--baselines", *rivals])
     cfg = replace(cfg, task=replace(cfg.task, data_seed=seed, level=LEVELS.get(task, "")))
     out = lambda part: folder(study, task, seed, part)  # noqa: E731
     return {
-        "table": replace(cfg, out=out("table"), sizes=SIZES),
+        "table": replace(alone(cfg), out=out("table"), baselines=UNTRAINED, sizes=SIZES),
         "transfer": replace(
-            alone(cfg), out=out("transfer"), baselines=RIVALS[:1], sizes=SIZES[:1], eval_tasks=FURTHER[task]
+            alone(cfg), out=out("transfer"), baselines=UNTRAINED[:1], sizes=SIZES[:1], eval_tasks=FURTHER[task]
         ),
-        "rivals": replace(alone(cfg), out=out("rivals"), baselines=RIVALS, sizes=SIZES[:1]),
+        "rivals": replace(cfg, out=out("rivals"), sizes=SIZES[:1]),
         # Both turns learn: what beta pays for is said in the first.
         "incentives": replace(
             alone(cfg),

@@ -174,7 +174,7 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     last = {row["system"]: row for part in study.SAME_TEAM for row in read_table(folders[part] / "by-turn").rows()}
     for name, row in last.items():  # the last row of a system is that of its last turn
         assert re.search(rf"^\| {re.escape(name)} \| 6 \|.*{100 * row['accuracy']:.1f} ± ", text, flags=re.MULTILINE)
-    assert "MAPoRL, scores not shown" in last and "| 2x2 |" not in text
+    assert "MAPoRL without a scorer" in last and "| 2x2 |" not in text
     assert (tmp_path / f"page-{task}-moves.svg").read_text().startswith("<svg ")
     assert "Off-the-shelf without scores" in last and "SFT on the best discussions" in last
     for title in (

@@ -183,12 +183,18 @@ def items_of(rows: Sequence[Row], model: TeamModel, objective: Objective) -> dic
     return items
 
 
-def schedule(count: int, options: Fit, seed: int, agent: str) -> list[list[int]]:
-    """Which rows each step of one agent takes; it depends on this agent alone."""
+def schedule(
+    count: int, options: Fit, seed: int, agent: str, together: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
+    """Which rows each step of one agent takes; it depends on this agent alone.
+
+    together: all rows, in lists whose rows follow each other; None: each row by itself.
+    """
     plan: list[list[int]] = []
     for epoch in range(options.epochs):
-        order = list(range(count))
-        random.Random(f"{seed}/{agent}/{epoch}").shuffle(order)
+        groups = [[n] for n in range(count)] if together is None else list(together)
+        random.Random(f"{seed}/{agent}/{epoch}").shuffle(groups)
+        order = [n for group in groups for n in group]
         plan += [order[start : start + options.batch] for start in range(0, count, options.batch)]
     return plan
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from teamtune.train.examples import Example, padded
+from teamtune.train.nested import outer
 from teamtune.train.siblings import joined
 from teamtune.train.team import TeamModel
 
@@ -80,10 +81,12 @@ def states_at(
     rows: Int[Tensor, " targets"],
     places: Int[Tensor, " targets"],
 ) -> Float[Tensor, "targets width"]:
-    """The states at some tokens of the rows; where many are answers to one prompt, that is read once."""
+    """The states at some tokens of the rows; what many of them begin with is read once: the prompt of several answers,
+    or a conversation that goes on in another row."""
     one = joined(ids, agents, mask) if model.takes_siblings else None
     if one is None:
-        return model.states(ids, agents)[rows, places]
+        ids, agents, at = outer(ids, agents, mask)
+        return model.states(ids, agents)[at[rows], places]
     at = one.at[rows, places]
     own = None if agents is None else [agents[row] for row in one.first]
     return model.states(one.ids, own, one.sees, one.places)[at[:, 0], at[:, 1]]
@@ -94,8 +97,9 @@ def valued(
 ) -> tuple[Float[Tensor, "rows length"], Bool[Tensor, "rows length"]]:
     """The value before every token of an answer: that of the state in which the token was chosen; and the mask."""
     ids, mask = batch_of(model, [one for _, one in rows])
-    values = model.values(ids, [agent for agent, _ in rows])
-    return torch.nn.functional.pad(values[:, :-1], (1, 0)), mask
+    whole, agents, at = outer(ids, [agent for agent, _ in rows], mask)
+    assert agents is not None
+    return F.pad(model.values(whole, agents)[at, :-1], (1, 0)), mask
 
 
 def surprises(

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 from teamtune.train import processes
+from teamtune.train.examples import Example, Judged, Pair
+from teamtune.train.nested import chains
 from teamtune.train.objective import Item
 from teamtune.train.team import TeamModel
 
@@ -45,10 +47,21 @@ def packed(items: Sequence[Item], tokens: int, mix: bool = True) -> Iterator[lis
 
 def _packed(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
     batch: list[Item] = []
-    for item in sorted(items, key=lambda item: (len(item), item.agent, item.number)):
-        if batch and (sum(i.rows for i in batch) + item.rows) * len(item) > tokens:
+    rows = 0
+    groups = [[items[n] for n in chain] for chain in chains(list(map(row_of, items)))]
+    for group in sorted(groups, key=lambda group: (len(group[-1]), group[-1].agent, group[-1].number)):
+        own = 1 if len(group) > 1 else group[0].rows  # those that begin the last one are read within it
+        if batch and (rows + own) * len(group[-1]) > tokens:
             yield batch
-            batch = []
-        batch.append(item)
+            batch, rows = [], 0
+        batch, rows = batch + group, rows + own
     if batch:
         yield batch
+
+
+def row_of(item: Item) -> tuple[str | int, ...]:
+    """The row that an item is read as, with its agent. A pair is two, and a scorer's are read by themselves."""
+    if isinstance(item.data, Pair | Judged):
+        return item.agent, -1, item.number
+    one = item.data if isinstance(item.data, Example) else item.data.example
+    return item.agent, *one.prompt, *one.answer

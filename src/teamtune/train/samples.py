@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from teamtune.credit.advantage import gae, whitened
 from teamtune.models import told_when_full
 from teamtune.train.examples import Example, Sampled, Valued
-from teamtune.train.forward import at_targets, batch_of, logprobs
+from teamtune.train.forward import at_targets, batch_of, logprobs, valued
 from teamtune.train.objective import Item
 from teamtune.train.team import TeamModel
 
@@ -110,9 +110,8 @@ def worth(
     by_name = {(value_of(one.policy), one.number): one for one in answers}
     for micro in micros:
         group = [by_name[item.agent, item.number] for item in micro]
-        ids, mask = batch_of(model, [one.question for one in group])
         with told_when_full(f"{len(group)} answers to judge", "lower ppo.fit.micro_tokens"), autocast:
-            values = F.pad(model.values(ids, [item.agent for item in micro])[:, :-1], (1, 0)).float()
+            values, mask = valued(model, [(value_of(one.policy), one.question) for one in group])
         for row, one in enumerate(group):
             here = one.policy, one.number
             found[here] = replace(found[here], values=values[row, mask[row]].tolist())

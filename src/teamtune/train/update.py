@@ -10,7 +10,9 @@ from teamtune.credit.advantage import degenerate_groups, group_relative, leave_o
 from teamtune.engines.render import Renderer
 from teamtune.train.examples import Example, Valued
 from teamtune.train.fit import Metrics, autocast, backward, finite, first_epoch, schedule, update
+from teamtune.train.nested import chains
 from teamtune.train.objective import CLIPS, TOKENS, Item, Policy
+from teamtune.train.packing import row_of
 from teamtune.train.policies import Clock, Learner, Ppo
 from teamtune.train.samples import Answer, Look, finite_mean, learned, looked, value_of, where, worth
 from teamtune.types import Message, Row, Team, TeamtuneError, place_of
@@ -90,7 +92,7 @@ def stepped(
     seed: int,
 ) -> Metrics:
     """The clipped steps of one update, some epochs of batches, policies and values side by side; means over steps."""
-    plans = {name: schedule(len(own), ppo.fit, lot(seed, step), name) for name, own in {**items, **values}.items()}
+    plans = planned({**items, **values}, ppo, step, seed)
     moved: set[str] = set()
     taken: Counter[str] = Counter()
     sums: dict[str, list[float]] = defaultdict(list)
@@ -115,6 +117,13 @@ def stepped(
         line[f"{here}/clipped"] = sum(sums[CLIPS + here]) / sum(sums[TOKENS + here])
     counts = {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
     return line | counts | {f"{agent}/tokens": taken[agent] for agent in plans}
+
+
+def planned(items: Mapping[str, Sequence[Item]], ppo: Ppo, step: int, seed: int) -> dict[str, list[list[int]]]:
+    """Which items each step of an update takes: a policy's answers of one conversation together, for they are read as
+    one row."""
+    together = {name: chains(list(map(row_of, own))) for name, own in items.items()}
+    return {name: schedule(len(own), ppo.fit, lot(seed, step), name, together[name]) for name, own in items.items()}
 
 
 def _numbers(line: Metrics) -> dict[str, float]:
@@ -157,8 +166,7 @@ def looks_of(
 
     def micros(name: Callable[[str], str], example: Callable[[Answer], Example]) -> Iterator[list[Item]]:
         items = {name(p): [Item(name(p), a.number, example(a)) for a in own] for p, own in by_policy.items()}
-        plans = {agent: schedule(len(own), ppo.fit, lot(seed, step), agent) for agent, own in items.items()}
-        return first_epoch(items, plans, ppo.fit, one.model)
+        return first_epoch(items, planned(items, ppo, step, seed), ppo.fit, one.model)
 
     looks = looked(one.model, answers, micros(str, lambda a: a.example), cast)
     clock.lap("reference")
