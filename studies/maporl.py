@@ -4,11 +4,12 @@
     python studies/maporl.py --out runs/maporl --task arithmetic
     python studies/maporl.py --write docs/results/maporl.md
 
-For every seed, on problems of its own: a scorer; the team beside the untrained discussion, in discussions of other
-sizes too; the team on the other task; the team beside all other baselines; discussions of two turns with each incentive
-by itself. Every run is an ordinary `teamtune scorer train` or `teamtune maporl` run folder, and takes over from the
-seed's other runs what is the same; a killed study goes on where it was. What a finished run says is recorded in a file
-of its own in `--records`, which the tables are made of; a recorded run is not made again.
+For every seed, on problems of its own: a scorer, measured on other levels too; the team beside the untrained
+discussion, in discussions of other sizes too; the team on the other task; the team beside all other baselines;
+discussions of two turns with each incentive by itself. Every run is an ordinary `teamtune scorer train` or `teamtune
+maporl` run folder, and takes over from the seed's other runs what is the same; a killed study goes on where it was.
+What a finished run says is recorded in a file of its own in `--records`, which the tables are made of; a recorded run is
+not made again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ TASKS = ("arithmetic", "stories")
 LEVELS = {"stories": "4"}
 """stories one level up, where the untrained discussion leaves something to gain (docs/log.md)"""
 FURTHER = {"arithmetic": ("stories:4",), "stories": ("arithmetic",)}
+ELSEWHERE = {"arithmetic": ("2", "4"), "stories": ("3", "5")}
+"""levels that a scorer is also measured on, with fewer problems: each seed's own scorer, on its own level's sampling"""
+PROBLEMS_ELSEWHERE = 100
 SIZES = ("3x3", "2x3", "5x2")
 UNTRAINED: tuple[Rival, ...] = ("off-the-shelf", "no-feedback")
 APART: tuple[Rival, ...] = ("no-feedback", "hidden-scores", "incentives")
@@ -107,6 +111,7 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
     told = f"studies/maporl.py --task {task} --seeds {seed} --parts {part}"
     first = scorer_settings(study, task, seed)
     scorer.train(first, told)
+    measure_elsewhere(study, task, seed)
     cfg = experiments(study, task, seed)[part]
     for other in SAME_TEAM if part in SAME_TEAM else ():
         if other != part:
@@ -117,6 +122,24 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
     for file, out in ((record_of(study.records, task, seed, "scorer"), first.out), (record, cfg.out)):
         write_report(out)
         write_record(file, out, learned(out))
+
+
+def measure_elsewhere(study: Study, task: str, seed: int) -> None:
+    """The scorer of a seed on problems of other levels."""
+    source = scorer_settings(study, task, seed)
+    for level in ELSEWHERE.get(task, ()):
+        record = record_of(study.records, task, seed, f"scorer-{level}")
+        if record.exists():
+            continue
+        cfg = replace(
+            scorer.defaults(source.out),
+            run=source.out,
+            out=folder(study, task, seed, f"scorer-{level}"),
+            task=replace(source.task, level=level, test=PROBLEMS_ELSEWHERE),
+        )
+        scorer.evaluate(cfg, f"studies/maporl.py --task {task} --seeds {seed}")
+        write_report(cfg.out)
+        write_record(record, cfg.out)
 
 
 def learned(one: Path) -> Row:
@@ -147,7 +170,8 @@ def main(study: Study) -> None:
         for seed in study.seeds:
             run(study, study.task, seed, part)
     if study.write is not None:
-        found = {task: recorded(study.records, task, study.seeds, ("scorer", *PARTS)) for task in TASKS}
+        kept = lambda task: ("scorer", *(f"scorer-{one}" for one in ELSEWHERE.get(task, ())), *PARTS)  # noqa: E731
+        found = {task: recorded(study.records, task, study.seeds, kept(task)) for task in TASKS}
         lines = page(found, Asked(FURTHER, LEVELS, study.write))
         own = yaml.safe_load(SCORER.read_text())
         write_page(study.write, "# MAPoRL on the house model\n", SETTINGS, [f"Scorer: `{own}`", "", *lines])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tables import Asked, Records, joined, over_runs, percent, table, tables_of
+from tables import Asked, Records, joined, over_runs, percent, seed_of, table, tables_of
 
 from teamtune.reporting import svg
 from teamtune.transitions import CELLS, MAJORITY, MOVES
@@ -37,7 +37,8 @@ def of_task(task: str, done: Records, asked: Asked) -> list[str]:
         lines += [f"![{metric} over updates]({asked.drawn(task, metric, curve)})", ""]
     picture = asked.drawn(task, "learning", learning(done))
     lines += ["How the last turn's answers come to be right, of every training:", "", f"![learning]({picture})", ""]
-    lines += ["### Scorer", "", *scorers(done["scorer"]), *calibrated(done["scorer"])]
+    every = [one for part in done if part.startswith("scorer") for one in done[part]]
+    lines += ["### Scorer", "", *scorers(every), *calibrated(done["scorer"])]
     if done["incentives"]:
         found, turns = (tables_of(done["incentives"], name) for name in ("shifts", "by-turn"))
         lines += ["### Incentives, two agents over two turns", "", *turn_by_turn(turns), *shifted(found)]
@@ -158,7 +159,7 @@ def calibrated(records: Sequence[Row]) -> list[str]:
 def trainings(done: Records) -> list[str]:
     """What the trainings of all seeds took, in minutes."""
     lines, told = [], []
-    for part in (part for part in done if done[part]):
+    for part in (part for part in done if done[part] and "trainings" in done[part][0]):
         records = done[part]
         for name in dict.fromkeys(stage for one in records for stage in one["trainings"]):
             if name == TEAM and part in ("transfer", "rivals"):  # it is the table's
@@ -171,9 +172,20 @@ def trainings(done: Records) -> list[str]:
         whole = ", ".join(f"{one['seconds'] / 60:.0f}" for one in records)
         told.append(f"{part} {whole}")
     head = "| training | minutes, each seed | M tokens generated | scores rose without accuracy from update |"
-    whole = f"Minutes of whole runs, one core each, evaluations on all tasks included: {'; '.join(told)}. "
+    alone = ", ".join(f"{minutes / 60:.0f}" for minutes in by_itself(done))
+    whole = "The method by itself (a scorer made and measured, the team trained, its discussions of test problems): "
+    whole += f"{alone} minutes on one core. Minutes of whole runs, one core each: {'; '.join(told)}. "
     whole += "What a run took over from another counts for both; a stage that was resumed counts its last part."
     return [*table(head, lines), whole, ""]
+
+
+def by_itself(done: Records) -> Iterator[float]:
+    """Seconds that scorer, team and the team's test took, of every seed that has both."""
+    scorers_ = {seed_of(one): one["seconds"] for one in done["scorer"]}
+    for one in done["table"]:
+        tested = next(row["test_seconds"] for row in one["costs"] if row["system"] == "MAPoRL")
+        if seed_of(one) in scorers_:
+            yield scorers_[seed_of(one)] + one["trainings"][TEAM] + tested
 
 
 def learning(done: Records) -> str:

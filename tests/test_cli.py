@@ -485,6 +485,21 @@ def test_help_lists_the_options(capsys: pytest.CaptureFixture[str], name: str) -
         assert option in said
 
 
+def test_help_names_what_is_read_before_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, presets in (
+        (["maporl"], True),
+        (["scorer", "train"], True),
+        (["malt"], False),
+        (["scorer", "eval"], False),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            command([*name, "--help"])
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert "--config FILE" in last and "--dry-run" in last and ("--preset" in last) == presets, name
+    command(["scorer", "--help"])
+    assert "teamtune scorer train|eval" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["show", "report"])
 def test_help_of_the_commands_that_take_a_folder(capsys: pytest.CaptureFixture[str], name: str) -> None:
     try:

@@ -28,8 +28,9 @@ from teamtune.credit.discussion import (
     incentives,
     opinion,
 )
-from teamtune.credit.penalty import Gate, fault, repeated, trailing
-from teamtune.types import Row, TeamtuneError, place_of
+from teamtune.credit.penalty import Gate, bare, fault, repeated, trailing
+from teamtune.grading import number
+from teamtune.types import Problem, Row, TeamtuneError, place_of
 
 SCORES = np.array([(0.2, 0.9), (0.6, 0.8), (0.9, 0.9)])
 OPEN = Gate(shortest=0, repeats=0, unread=False, cut=False)
@@ -223,6 +224,33 @@ def test_the_gate(text: str, parsed: str | None, finish: str, cause: str) -> Non
     turn: Row = {"text": text, "finish": finish, "token_ids": None}
     assert fault(turn, parsed, Gate(shortest=8, cut=True)) == cause
     assert fault(turn, parsed, Gate(0, 0, False, False, False)) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "cause"),
+    [
+        ("We start with 137 and then go on and on about how good this solution is.", "last number", "no answer"),
+        ("We start with 130 + 7, which is of course = 137", "last result", "no answer"),
+        ("We start with 130 + 7, and so on.\nAnswer: 137", "marked", ""),
+    ],
+)
+def test_a_number_that_merely_stands_last_is_no_final_answer(text: str, rule: str, cause: str) -> None:
+    problem = Problem("p", "What is 130 + 7?", "137", "End with a line: Answer: <number>")
+    found = number.grade(problem, text)
+    assert (found.parsed, found.score, found.rule) == ("137", 1.0, rule), "it is read, and right"
+    turn = {"problem": "p", "take": 0, "turn": 0, "agent": "agent", "tag": "turn-1", "parents": []}
+    turn |= {"text": text, "finish": "stop", "token_ids": None}
+    grades = [{"problem": "p", "take": 0, "turn": 0, "parsed": found.parsed, "score": 1.0, "rule": found.rule}]
+    options = Rewards(gate=Gate(shortest=0))
+    [row] = discussion_rewards([turn], grades, {("p", 0, 0): 0.9}, options).rows
+    assert row["penalty"] == cause and row["reward"] == (-10.0 if cause else pytest.approx(0.9))
+
+
+def test_an_answer_and_nothing_else() -> None:
+    for text in ("Answer: 5", r"\boxed{5}", "So the final answer is: 5", "#### 5"):
+        assert bare(text), text
+    for text in ("2 + 3 = 5 as one sees.\nAnswer: 5", "no end at all", "Half of 10 apples is 5. So \\boxed{5}"):
+        assert not bare(text), text
 
 
 def slow_repeated(pieces: list[str], times: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 
 from teamtune.calibration import drift
 from teamtune.cli import main as command
-from teamtune.credit.discussion import Rewards
+from teamtune.credit.discussion import Incentives, Rewards
 from teamtune.curate.discussions import best_discussions
 from teamtune.recipes.maporl_rivals import answers_for
-from teamtune.recipes.maporl_team import Maporl, generated, rewards_of, size, untrained_team
+from teamtune.recipes.maporl_team import Lab, Maporl, generated, rewards_of, size, untrained_team
 from teamtune.recipes.scorer_source import questions_before, trained_on
 from teamtune.store import read_table, write_rows
 from teamtune.tasks import TaskSpec, parted
@@ -316,6 +317,19 @@ def test_a_scorer_that_is_there_already(whole: Path, brief: str, tmp_path: Path)
     assert len(rows(out, "comparison")) == 2
 
 
+def test_a_scorer_that_was_made_for_a_team_is_measured_elsewhere(
+    whole: Path, brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "measured"
+    command(["scorer", "eval", "--run", str(whole), "--out", str(out), "--test-samples", "2"])
+    assert rows(out, "problems/test") == rows(whole, "problems/test")
+    assert {row["by"] for row in rows(out, "calibration")} >= {""}
+    graded = trained(brief, tmp_path / "graded", "--baselines", "--ppo.updates", "1", *GRADED)
+    with pytest.raises(SystemExit, match="2"):
+        command(["scorer", "eval", "--run", str(graded), "--out", str(tmp_path / "none")])
+    assert "made no scorer, it was scored by grader; give a run that made one" in capsys.readouterr().err
+
+
 def test_a_scorer_that_has_seen_the_problems_is_refused(
     whole: Path, brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -378,6 +392,10 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
             "ties of the incentives has no use with 2 agents",
         ),
         (["--rewards.incentives.cells", "revision WRR=+alpha_1"], "cells of the incentives has no use"),
+        (
+            ["--baselines", "incentives", "--rewards.incentives.cells", "revision WRR=+alpha_1"],
+            "the cells of the incentives have no alpha_0",
+        ),
         (["--agents", "1", "--rewards.incentives.alpha-0", "1"], "there are 1 agents and 3 turns; leave them out"),
         (["--agents", "1", "--baselines", "frozen-partners"], "frozen-partners has no use with 1 agent"),
         (
@@ -392,14 +410,48 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
 def test_what_is_refused(
     brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
 ) -> None:
-    """By a run, and by its dry run where nothing has to be played to know."""
-    late = {"24 problems to train on, and 25 asked for an update", "PPO needs the whole distribution"}
+    """By a run, before anything is played, and by its dry run."""
     for dry in ([], ["--dry-run"]):
-        if dry and told in late:
-            continue
         with pytest.raises(SystemExit, match="2"):
             trained(brief, tmp_path / "run", *more, *dry)
-        assert told in capsys.readouterr().err
+        assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_incentives_are_paid_by_the_table_that_was_asked_for(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever decides how they are paid reaches every team of the study, and stops none of the other baselines."""
+    from teamtune.recipes import maporl_rivals
+
+    class Stop(Exception):
+        pass
+
+    def caught(lab: Lab, only: Any = ()) -> Any:
+        found.append(lab.cfg)
+        raise Stop
+
+    monkeypatch.setattr(maporl_rivals, "trained", caught)
+    cells = tuple(f"{kind} {cell}={sign}" for kind, cell, sign in (
+        ("revision", "WRR", "+alpha_1"), ("revision", "WRW", "+alpha_0"), ("influence", "WRR", "+beta_1"),
+        ("influence", "WRW", "+beta_0"),
+    ))  # fmt: skip
+    for how in (
+        {"incentives": Incentives(table="official-code")},
+        {"incentives": Incentives(cells=cells)},
+        {"incentives": Incentives(ties="include-self")},
+        {"right_by": "scorer"},
+    ):
+        found: list[Maporl] = []
+        cfg = Maporl(tmp_path, model=brief, agents=3, baselines=("incentives",), rewards=Rewards(**how))
+        lab = Lab(None, cfg, None, untrained_team(cfg, "somewhere"))  # type: ignore[arg-type]
+        with pytest.raises(Stop):
+            list(maporl_rivals.incentives(lab))
+        paid = found[0].rewards
+        assert paid == replace(cfg.rewards, incentives=replace(cfg.rewards.incentives, alpha_0=cfg.incentive))
+        with pytest.raises(Stop):
+            list(maporl_rivals.frozen_partners(lab))
+        with pytest.raises(Stop):
+            maporl_rivals.no_scorer(lab)
 
 
 def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -295,6 +295,16 @@ def test_as_many_right_as_wrong_of_each_question() -> None:
         judged_rows(PROBLEMS, turns, grades, quota=-1)
 
 
+def test_what_is_no_solution_with_a_final_answer_is_left_out() -> None:
+    turns, grades = answers({"p": "RRWW"})
+    grades[0] |= {"rule": "last number"}
+    turns[2]["text"] = "Answer: 5"
+    found = judged_rows(PROBLEMS[:1], turns, grades, quota=0)
+    assert [row["completion"] for row in found.rows] == [turns[1]["text"], turns[3]["text"]]
+    assert found.counts["answers left out, no answer in them"] == 1
+    assert found.counts["answers left out, nothing stands before the answer"] == 1
+
+
 def test_the_draw_depends_on_the_seed_alone() -> None:
     turns, grades = answers({"p": "RRRRRRWWWWWW"})
     texts = lambda seed: [row["completion"] for row in judged_rows(PROBLEMS, turns, grades, quota=2, seed=seed).rows]  # noqa: E731

@@ -155,6 +155,7 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     monkeypatch.setattr(study, "TASKS", (task,))
     monkeypatch.setattr(study, "FURTHER", {task: (f"{task}:poisoned",)})
     monkeypatch.setattr(study, "SIZES", ("2x2",))
+    monkeypatch.setattr(study, "ELSEWHERE", {task: ("poisoned",)})
     page, out = tmp_path / "page.md", tmp_path / "runs"
     asked = study.Study(out, tmp_path / "records", task=task, seeds=(0,), write=page)
     study.main(asked)
@@ -187,5 +188,7 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     ):
         assert f"### {title}" in text
     assert f"### Trained on {task}, tested on {task}-poisoned" in text
+    assert f"| maporl-{task}-0-scorer | " in text and f"| maporl-{task}-0-scorer-poisoned | " in text
+    assert re.search(r"its discussions of test problems\): \d+ minutes on one core", text)
     assert (tmp_path / f"page-{task}-accuracy.svg").read_text().startswith("<svg ")
     sys.modules.pop("maporl")

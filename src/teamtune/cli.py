@@ -45,7 +45,7 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
   teamtune COMMAND --help       all options of a command
 
 Any recipe takes --config FILE (YAML, TOML or JSON; the command line wins) and --dry-run (options and plan, no work);
-maporl takes --preset paper (its defaults) or official-code too.
+maporl and scorer train take --preset paper (their defaults) or official-code too.
 """
 
 
@@ -114,6 +114,9 @@ def scorer(args: list[str]) -> None:
     from teamtune.recipes import scorer as recipe
     from teamtune.recipes.plan import scorer_evaluation_plan, scorer_plan
 
+    if args[:1] in (["-h"], ["--help"]):
+        print("usage: teamtune scorer train|eval OPTIONS\n\ntrain a scorer, or measure one; train --help, eval --help")
+        return
     if not args or args[0] not in ("train", "eval"):
         raise TeamtuneError(f"teamtune scorer does train or eval, not {shlex.join(args[:1]) or 'nothing'}")
     kind, rest = args[0], args[1:]

@@ -19,6 +19,9 @@ from teamtune.types import TeamtuneError
 T = TypeVar("T")
 
 
+WITH_PRESETS = ("maporl", "scorer train")
+
+
 def options(kind: type[T], name: str, args: list[str], default: T | None = None) -> tuple[T, bool]:
     """The command's options, and whether this is a dry run."""
     whole = with_file(args)
@@ -29,6 +32,10 @@ def options(kind: type[T], name: str, args: list[str], default: T | None = None)
     except TeamtuneError as error:
         _, file = taken(args, "--config")
         raise TeamtuneError(f"{error} (options come from {file} too)" if file else str(error)) from error
+    except SystemExit:
+        preset = ", --preset paper|official-code" if name in WITH_PRESETS else ""
+        print(f"also: --config FILE (YAML, TOML or JSON), --dry-run (options and plan, no work){preset}")
+        raise
 
 
 def parsed(kind: type[T], prog: str, args: Sequence[str], **given: Any) -> T:

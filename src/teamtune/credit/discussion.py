@@ -203,7 +203,7 @@ def discussion_rewards(
     """One row an answer, in the order of `turns`; counts every penalty by its cause and every incentive that is paid.
 
     turns: a Turn table of `protocols.discussion`; answers have the tags "turn-1" to "turn-T".
-    grades: of every answer; `parsed` None is an answer that could not be read.
+    grades: of every answer; `parsed` None is an answer that could not be read, `rule` how another one was.
     scores: of every answer, in [0, 1]: a learned scorer's, or the grader's own.
 
     Raises TeamtuneError for an answer without a score or a grade.
@@ -218,7 +218,11 @@ def discussion_rewards(
                 lacks = "grade" if place_of(turn) not in graded else "score"
                 raise TeamtuneError(f"problem {problem!r} take {take} turn {turn['turn']} has no {lacks}; give one")
         table = np.array([[scores[place_of(turn)] for turn in one] for one in rounds], dtype=float)
-        faults = [[fault(turn, graded[place_of(turn)]["parsed"], options.gate) for turn in one] for one in rounds]
+        read = lambda turn: graded[place_of(turn)]  # noqa: E731
+        faults = [
+            [fault(turn, read(turn)["parsed"], options.gate, read(turn).get("rule", "")) for turn in one]
+            for one in rounds
+        ]
         bad = np.array([[bool(cause) for cause in one] for one in faults])
         correct = np.array([[graded[place_of(turn)]["score"] == 1 for turn in one] for one in rounds])
         right = correct if options.right_by == "grader" else (table > 0.5) & ~bad

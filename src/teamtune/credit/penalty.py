@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamtune.grading.extract import boxed, hashes, marked
+from teamtune.grading.extract import boxed, guessed, hashes, marked
 from teamtune.types import UNSAID, Row, TeamtuneError
 
 
@@ -23,7 +23,7 @@ class Gate:
     repeats: int = 3
     """a sequence of 1 to 20 pieces may stand in a row so often, one of digits alone always; 0: not looked at"""
     unread: bool = True
-    """an answer that cannot be read"""
+    """an answer that cannot be read, or that nothing tells as one: no box, no "####", no "Answer:" """
     after: bool = True
     """anything after the answer (in the paper, not in its code)"""
     cut: bool = False
@@ -38,6 +38,8 @@ class Gate:
 LONGEST = 20
 UNIT = 3
 """words after a number that may belong to it: "12 cups of flour" """
+BARE = 6
+"""pieces that may stand before an answer that is no more than that: "So the final answer is: " """
 WORD = re.compile(r"[^\W\d_]+")
 PIECE = re.compile(r"\w+|([^\w\s])\1*")
 SAME = re.compile(r"(.)\1+")
@@ -48,9 +50,10 @@ OFF = Gate(shortest=0, repeats=0, unread=False, after=False)
 """nothing is penalised"""
 
 
-def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
+def fault(turn: Row, parsed: str | None, gate: Gate, rule: str = "") -> str:
     """Why an answer is penalised, the first reason that holds; empty where it is not.
 
+    parsed, rule: what a grader read, and by which rule; a number that merely stands last is no final answer.
     "nothing said" is an answer that was not begun, since its prompt did not fit the context, or that a server kept
     back: a gate that looks at lengths or at answers would stop it anyway, for a cause that is not its own.
     """
@@ -61,7 +64,7 @@ def fault(turn: Row, parsed: str | None, gate: Gate) -> str:
         return "not ended"
     if len(pieces if turn["token_ids"] is None else turn["token_ids"]) < gate.shortest:
         return "too short"
-    if gate.unread and parsed is None:
+    if gate.unread and (parsed is None or guessed(rule)):
         return "no answer"
     if gate.repeats and (repeated(pieces, gate.repeats) or stuttered(turn["text"], pieces, gate.repeats)):
         return "repetition"
@@ -89,16 +92,27 @@ def stuttered(text: str, words: Sequence[str], times: int = 3) -> bool:
     return bool(STUCK.search(text)) or any(repeated(word, times) for word in long)
 
 
+def bare(text: str) -> bool:
+    """Whether a final answer is all there is: no reasoning stands before it, but for words such as "the answer is"."""
+    found = _answered(text)
+    return found is not None and len(PIECE.findall(text[: max(0, found[1])])) <= BARE
+
+
+def _answered(text: str) -> tuple[str, int, int] | None:
+    """The final answer, where it begins (-1: it stands there in other words), and where it ends."""
+    found = boxed(text) or hashes(text) or marked(text)
+    return None if found is None else (found[0], text.rfind(found[0], 0, found[1]), found[1])
+
+
 def trailing(text: str, parsed: str | None = None) -> str:
     """What stands after the final answer, words of its unit and signs that close it aside.
 
     parsed: what the answer was read as; more than `UNIT` words between it and the end of its sentence are no unit.
     """
-    found = boxed(text) or hashes(text) or marked(text)
+    found = _answered(text)
     if found is None:
         return ""
-    answer, end = found
-    said = text.rfind(answer, 0, end)
+    answer, said, end = found
     start = end if said < 0 else said + len(answer)
     at = answer.find(parsed) if parsed else -1
     if at >= 0 and parsed and len(WORD.findall(answer[at + len(parsed) :])) > UNIT:

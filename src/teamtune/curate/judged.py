@@ -15,7 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamtune.credit.penalty import trailing
+from teamtune.credit.penalty import bare, trailing
+from teamtune.grading.extract import guessed
 from teamtune.protocols.debate import DEBATER, first
 from teamtune.store import Counted
 from teamtune.tasks import problems_in
@@ -136,8 +137,10 @@ def usable(turns: Sequence[Row], grades: Sequence[Row], counts: Counter[str], as
 def _unusable(turn: Row, grade: Row, seen: set[str], asked: bool) -> str:
     if turn["finish"] in UNFIT:
         return UNFIT[turn["finish"]]
-    if grade["parsed"] is None or not turn["text"].strip():
+    if grade["parsed"] is None or guessed(grade.get("rule", "")) or not turn["text"].strip():
         return "no answer in them"
+    if bare(turn["text"]):
+        return "nothing stands before the answer"
     if trailing(turn["text"], grade["parsed"]):
         return "they go on after the answer"
     if asked and TELLTALE.search(turn["text"]):

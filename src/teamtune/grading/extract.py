@@ -139,6 +139,12 @@ def final(text: str, rules: Sequence[str] = ("boxed", "hashes", "marked")) -> Fo
     return None
 
 
+def guessed(rule: str) -> bool:
+    """Whether a rule takes for the answer what only stands last or first, where nothing says that it is one: a number,
+    a formula, a line."""
+    return rule.startswith(("last ", "first "))
+
+
 def _last(pattern: re.Pattern[str], text: str, start: int) -> re.Match[str] | None:
     found = None
     for found in pattern.finditer(text, start):  # noqa: B007

@@ -22,6 +22,7 @@ from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, elsewhere, parted
+from teamtune.train.ppo import check_sampling
 from teamtune.transitions import by_turn, shifts, turn_rows
 from teamtune.types import SCORER, Row, Team, TeamtuneError
 from teamtune.warn import warn
@@ -36,7 +37,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     before = problems_before(cfg)
     first, train, test = parted(cfg.task, before)
     others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
-    check_places(cfg)
+    check_places(cfg, train)
     check_bits(cfg)
     for model in (cfg.model, *cfg.partners):
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
@@ -68,8 +69,10 @@ def main(cfg: Maporl, command: str = "") -> Run:
         return run
 
 
-def check_places(cfg: Maporl) -> None:
-    """Raises TeamtuneError where the team cannot be sampled from, or trained, where the options say."""
+def check_places(cfg: Maporl, train: Split) -> None:
+    """Raises TeamtuneError where the team cannot be sampled from, or trained, where and as the options say."""
+    start, end = train.span or (0, cfg.task.train)
+    cfg.ppo.check_problems(end - start)
     if cfg.engine.kind != "transformers" and cfg.lora.bits == 4:
         raise TeamtuneError(
             f"engine.kind {cfg.engine.kind} samples from the whole base, and lora.bits 4 trains on another; PPO needs "
@@ -82,8 +85,10 @@ def check_places(cfg: Maporl) -> None:
     if cfg.partners and cfg.engine.kind == "openai":
         raise TeamtuneError("a server holds one base, and the partners have others; take another engine.kind")
     agents = seats(cfg.speakers, cfg.sampling)
+    policies = [agent.name for agent in agents if agent.trainable]
     check_seats(cfg.engine, [agent.name for agent in agents])
-    check_ppo(cfg.engine, [agent.name for agent in agents if agent.trainable])
+    check_ppo(cfg.engine, policies)
+    check_sampling(Team(cfg.model, agents), policies)
 
 
 def given_scorer(cfg: Maporl, test: Split, before: int) -> str | None:

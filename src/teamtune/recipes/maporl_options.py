@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from teamtune.credit.discussion import Rewards
+from teamtune.credit.discussion import INCENTIVES, Rewards
 from teamtune.given import given, refuse_unread
 from teamtune.types import TeamtuneError
 
@@ -63,6 +63,13 @@ def check_rivals(option: Callable[[str], Any]) -> None:
     rivals, scorer, rewards = (option(name) for name in ("baselines", "scorer", "rewards"))
     if "incentives" in rivals and "incentives" in given(rewards) and rewards.incentives.paid:
         raise TeamtuneError("the rewards have incentives and the baseline incentives adds each to none; leave them out")
+    cells = rewards.incentives.cells
+    nowhere = [name for name in INCENTIVES if cells and not any(told.endswith(name) for told in cells)]
+    if "incentives" in rivals and nowhere:
+        raise TeamtuneError(
+            f"the cells of the incentives have no {nowhere[0]}, so the baseline incentives would pay nothing for it; "
+            "name all four, or leave the cells out"
+        )
     if "incentives" in rivals and not option("incentive"):
         raise TeamtuneError("incentive is 0, and the baseline incentives pays it; give it another value")
     hidden = [name for name in ("no-feedback", "hidden-scores") if name in rivals]

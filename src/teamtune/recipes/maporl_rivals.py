@@ -110,7 +110,7 @@ def incentives(lab: Lab) -> Iterator[Entrant]:
     """The team trained again with each incentive by itself; what they shift stands in `shifts` of the run."""
     cfg = lab.cfg
     for name in INCENTIVES:
-        paid = replace(Incentives(), **{name: cfg.incentive})
+        paid = replace(cfg.rewards.incentives, **{name: cfg.incentive})
         variant = lab.variant(f"incentives/{name}", rewards=replace(cfg.rewards, incentives=paid))
         done = trained(variant)
         protocol = cfg.talk(cfg.speakers_of(cfg.sizes[0]))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import pyarrow.parquet as pq
 import tyro
 
-from teamtune.credit.discussion import Rewards
+from teamtune.credit.discussion import Incentives, Rewards
 from teamtune.engines import EngineSpec
 from teamtune.given import refuse_unread
 from teamtune.play import ProtocolFn
@@ -191,8 +191,14 @@ class Lab:
 
 
 def alone(cfg: Maporl) -> Maporl:
-    """The options without baselines, and without what those alone read."""
-    return replace(cfg, baselines=(), **{name: DEFAULTS[name].default for name in ("sft", "incentive")})
+    """The options without baselines, and without what those alone read: how incentives are paid, where the team itself
+    is paid none."""
+    rewards = cfg.rewards
+    if not rewards.incentives.paid:
+        rewards = replace(rewards, incentives=Incentives(), right_by=Rewards().right_by)
+    return replace(
+        cfg, baselines=(), rewards=rewards, **{name: DEFAULTS[name].default for name in ("sft", "incentive")}
+    )
 
 
 @dataclass(frozen=True, slots=True)

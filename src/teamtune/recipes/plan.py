@@ -22,9 +22,8 @@ from teamtune.recipes.maporl import SCORED_ANSWERS, check_places, given_scorer, 
 from teamtune.recipes.maporl_evaluation import MaporlEvaluation
 from teamtune.recipes.maporl_evaluation import defaults as defaults_of
 from teamtune.recipes.maporl_team import Maporl, size
-from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining, defaults
+from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining, defaults, making_of
 from teamtune.recipes.scorer_source import check_bits
-from teamtune.recipes.stored import stored_options
 from teamtune.tasks import elsewhere, held_out_split, parted, splits
 from teamtune.train.team import Lora
 
@@ -129,8 +128,8 @@ def maft_generations(cfg: Maft, others: int) -> tuple[int, int]:
 def maporl_plan(cfg: Maporl) -> Plan:
     """Generations, tokens and steps of a MAPoRL run; scores are no generations."""
     before = problems_before(cfg)
-    _, _, test = parted(cfg.task, before)
-    check_places(cfg)
+    _, train, test = parted(cfg.task, before)
+    check_places(cfg, train)
     check_bits(cfg)
     given_scorer(cfg, test, before)
     for model in (cfg.model, *cfg.partners):
@@ -207,7 +206,7 @@ def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:
     """Generations of a scorer's measuring."""
     defaults(cfg.run)
     held_out_split(cfg.task)
-    made = stored_options(ScorerTraining, cfg.run).scorer
+    made = making_of(cfg.run).scorer
     tested = cfg.task.test * cfg.test_samples * made.agents * made.turns
     return {"test generations": tested, **tokens(tested, cfg.sampling.max_tokens)}
 

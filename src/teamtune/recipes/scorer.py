@@ -25,7 +25,7 @@ from teamtune.given import given
 from teamtune.models import check_lora
 from teamtune.protocols.discussion import by_policy, discussion, scorer_seat, seats
 from teamtune.recipes.malt import enough
-from teamtune.recipes.stored import finished, stored_options, with_adapters
+from teamtune.recipes.stored import finished, stored_kind, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED, base_team, play_test
 from teamtune.rollout import Driver, Rollout, rollout
 from teamtune.store import Run, Table
@@ -111,7 +111,7 @@ class ScorerEvaluation:
     """Measure a trained scorer on other problems."""
 
     run: Path
-    """the run folder that holds the scorer"""
+    """the run folder that holds the scorer, one of scorer train or of maporl"""
     out: Path
     """run folder of this evaluation"""
     task: Annotated[TaskSpec, tyro.conf.arg(name="")] = TaskSpec()
@@ -135,7 +135,7 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
 
 def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
     """Measure; everything is in the run folder afterwards."""
-    source = stored_options(ScorerTraining, cfg.run)
+    source = making_of(cfg.run)
     _, test = splits(cfg.task, source.task)
     speakers = source.scorer.speakers
     base = base_team(source.model, seats(speakers, cfg.sampling), cfg.engine, source.scorer.lora.bits)
@@ -148,9 +148,23 @@ def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
 
 def defaults(folder: Path) -> ScorerEvaluation:
     """An evaluation with the task and sampling that the scorer was made with."""
-    cfg = stored_options(ScorerTraining, folder)
+    cfg = making_of(folder)
     same = {name: getattr(cfg, name) for name in ("task", "engine", "test_samples", "seed")}
     return ScorerEvaluation(run=tyro.MISSING, out=tyro.MISSING, sampling=cfg.scorer.sampling, **same)
+
+
+def making_of(folder: Path) -> ScorerTraining:
+    """How the scorer of a run was made, by itself or for a team. Raises TeamtuneError where the run made none."""
+    if stored_kind(folder) != "Maporl":
+        return stored_options(ScorerTraining, folder)
+    from teamtune.recipes.maporl_team import Maporl
+
+    cfg = stored_options(Maporl, folder)
+    if cfg.scorer != "learned" or cfg.scorer_from:
+        had = f"has that of {cfg.scorer_from}" if cfg.scorer_from else f"was scored by {cfg.scorer}"
+        raise TeamtuneError(f"run {str(folder)!r} made no scorer, it {had}; give a run that made one")
+    same = {name: getattr(cfg, name) for name in ("out", "model", "engine", "seed")}
+    return ScorerTraining(task=replace(cfg.task, train=cfg.scorer_questions), scorer=cfg.making, **same)
 
 
 def trained_scorer(

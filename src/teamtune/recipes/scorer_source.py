@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from teamtune.recipes.maporl_team import Maporl
-from teamtune.recipes.scorer import Scorer, ScorerTraining
-from teamtune.recipes.stored import stored_kind, stored_options
+from teamtune.recipes.scorer import making_of
 from teamtune.scorer import check_scorer
 from teamtune.store import read_table
 from teamtune.tasks import TaskSpec, problems_in
@@ -48,14 +47,9 @@ def questions_before(told: str, task: TaskSpec) -> int:
     run = run_of(told)
     if run is None:
         return 0
-    if stored_kind(run) == Maporl.__name__:
-        options = stored_options(Maporl, run)
-        theirs, count = options.task, options.scorer_questions
-    else:
-        theirs = stored_options(ScorerTraining, run).task
-        count = theirs.train
+    theirs = making_of(run).task
     lot = lambda one: replace(one, train=0, test=0, held_out="test", allow_leaks=False)  # noqa: E731
-    return count if lot(theirs) == lot(task) else 0
+    return theirs.train if lot(theirs) == lot(task) else 0
 
 
 def check_bits(cfg: Maporl) -> None:
@@ -64,19 +58,12 @@ def check_bits(cfg: Maporl) -> None:
     run = run_of(cfg.scorer_from) if cfg.scorer_from else None
     if cfg.scorer != "learned" or (cfg.scorer_from and run is None):
         return
-    made = cfg.making if run is None else scorer_options(run)
+    made = cfg.making if run is None else making_of(run).scorer
     if made.lora.bits != cfg.lora.bits:
         raise TeamtuneError(
             f"the scorer's base is held in {made.lora.bits} bits and the team's in {cfg.lora.bits} (lora.bits); a "
             "scorer judges on the base that it was trained on: take the same for both"
         )
-
-
-def scorer_options(run: Path) -> Scorer:
-    """How the scorer of a run was made."""
-    if stored_kind(run) == Maporl.__name__:
-        return stored_options(Maporl, run).making
-    return stored_options(ScorerTraining, run).scorer
 
 
 def check_unseen(told: str, **splits: Sequence[Problem]) -> None:

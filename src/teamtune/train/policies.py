@@ -80,6 +80,11 @@ class Ppo:
             if not 0 <= getattr(self, name) <= 1:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must lie in [0, 1]")
 
+    def check_problems(self, count: int) -> None:
+        """Raises TeamtuneError where there are fewer problems than an update takes."""
+        if count < self.problems:
+            raise TeamtuneError(f"{count} problems to train on, and {self.problems} asked for an update; give more")
+
     @property
     def has_values(self) -> bool:
         return self.objective == "ppo"

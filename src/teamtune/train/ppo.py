@@ -133,8 +133,7 @@ def check_sampling(team: Team, policies: Sequence[str]) -> None:
 
 def batch(problems: Sequence[Problem], step: int, ppo: Ppo, seed: int) -> list[Problem]:
     """The problems of an update: every problem once a pass, each pass in another order."""
-    if len(problems) < ppo.problems:
-        raise TeamtuneError(f"{len(problems)} problems to train on, and {ppo.problems} asked for an update; give more")
+    ppo.check_problems(len(problems))
     number, place = divmod(step, len(problems) // ppo.problems)
     order = sorted(problems, key=lambda problem: lot(seed, "pass", number, problem.id))
     return order[place * ppo.problems : (place + 1) * ppo.problems]
