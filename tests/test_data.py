@@ -15,9 +15,10 @@ import pytest
 
 from teamtune.cli import main
 from teamtune.grading import find_grader
-from teamtune.tasks import DATASETS, MADE, TaskSpec, find
+from teamtune.tasks import DATASETS, MADE, TaskSpec, find, grade_turns, problem_rows, splits
 from teamtune.tasks.dataset import Columns, common, problem_of
 from teamtune.tasks.find import plain
+from teamtune.tasks.parse import parse_turns
 from teamtune.tasks.source import LONGEST, rows_of
 from teamtune.types import Grade, Problem, TeamtuneError
 
@@ -615,3 +616,47 @@ def test_an_audit_refuses_labels_that_are_no_truth_values(tmp_path: Path, capsys
         with pytest.raises(SystemExit, match="2"):
             main(["audit-grader", *arguments])
         assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("row", [{}, {"answer": ""}, {"answer": None}, {"answer": "7"}])
+def test_training_questions_need_no_answers_where_none_is_asked_for(row: dict[str, Any], tmp_path: Path) -> None:
+    asked = [{"question": f"What is {i} + 1?"} for i in range(4)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one | row) + "\n" for one in asked[:2]))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps({**one, "answer": "9"}) + "\n" for one in asked[2:]))
+    spec = TaskSpec("data", data=str(tmp_path), grader="number", train=2, test=2, unlabelled=True)
+    train, _ = splits(spec)
+    assert [problem.answer for problem in spec.load("train")] == ["", ""]
+    assert [problem.answer for problem in spec.load("test")] == ["9", "9"]
+    table = list(problem_rows(spec, "train", train.digest).rows)
+    turns = [
+        {"problem": table[0]["id"], "take": 0, "turn": n, "agent": "a", "tag": "round-1", "text": text}
+        for n, text in enumerate(["Answer: 8", "So it is 8.0. Answer: 8.0", "who knows"])
+    ]
+    assert [one["parsed"] for one in parse_turns(turns, table, spec).rows] == ["8", "8", None]
+    with pytest.raises(TeamtuneError, match=r"has no answer to grade by; --unlabelled is for maft alone"):
+        grade_turns(turns, table, spec, "train")
+    if row.get("answer") != "7":
+        with pytest.raises(TeamtuneError, match=r"no answer column|the answer is empty"):
+            replace(spec, unlabelled=False).load("train")
+
+
+def test_where_questions_alone_are_of_no_use(tmp_path: Path) -> None:
+    (tmp_path / "all.jsonl").write_text('{"question": "1 + 1?"}\n{"question": "1 + 2?"}\n')
+    one_pool = TaskSpec("data", data=str(tmp_path / "all.jsonl"), grader="number", train=1, test=1, unlabelled=True)
+    with pytest.raises(TeamtuneError, match="--unlabelled needs test problems with answers apart from the others"):
+        one_pool.load("train")
+    with pytest.raises(TeamtuneError, match="--grader fitting goes by the gold answer's kind"):
+        replace(one_pool, grader="fitting")
+    with pytest.raises(TeamtuneError, match="--unlabelled is for --task data, not for arithmetic"):
+        TaskSpec(unlabelled=True)
+
+
+@pytest.mark.parametrize("recipe", [["malt"], ["maporl"], ["scorer", "train"]])
+def test_who_learns_from_gold_answers_needs_them(
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all.jsonl").write_text('{"question": "1 + 1?"}\n')
+    own = ["--task", "data", "--data", str(tmp_path / "all.jsonl"), "--grader", "number", "--unlabelled"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*recipe, *own, "--out", str(tmp_path / "run")])
+    assert "--unlabelled is for maft, and" in capsys.readouterr().err and not (tmp_path / "run").exists()

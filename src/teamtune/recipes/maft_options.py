@@ -1,9 +1,11 @@
-"""Which options of Multiagent Finetuning others leave without use."""
+"""Which options of Multiagent Finetuning others leave without use, and which baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+from teamtune.types import TeamtuneError
 
 FINETUNED = ("star", "majority-ft", "single-ft", "union-ft", "temperature-2")
 """the rivals that are finetuned whatever trains the team"""
@@ -31,5 +33,23 @@ def unread(option: Callable[[str], Any]) -> dict[str, str]:
     if option("iterations") == 1:
         found["init"] = "one iteration"
     if option("agents") == 1:
-        found["summary"] = "one agent, which hears nobody"
+        found |= dict.fromkeys(("summary", "manner"), "one agent, which hears nobody")
+        found["ties"] = "one agent, whose vote is its own answer"
     return found
+
+
+def check_rivals(option: Callable[[str], Any]) -> None:
+    """Raises TeamtuneError for a baseline that is nothing of its own: it would train the method a second time."""
+    alone = {"1 agent": option("agents") == 1}
+    itself = {
+        "no-summary": {"summary none": option("summary") == "none"} | alone,
+        "cooperative": {"manner cooperate": option("manner") == "cooperate"} | alone,
+        "no-critic": {"critics that are not finetuned": not option("critics")},
+        "no-interaction": alone,
+    }
+    if "star" in option("baselines") and option("task").unlabelled:
+        raise TeamtuneError("baseline star learns from gold answers, and the task is unlabelled; leave one of them out")
+    for name in option("baselines"):
+        why = next((why for why, holds in itself.get(name, {}).items() if holds), None)
+        if why is not None:
+            raise TeamtuneError(f"baseline {name} is the method itself with {why}; leave it out")

@@ -38,6 +38,8 @@ from teamtune.types import Row, Team
 
 SOLVER = "solver"
 """the seat of a single model"""
+ALONE = "base-solo"
+"""where the base's single answers are, which all votes share"""
 ablation = partial(Entrant, transfers=False, debates=True)
 """a debate that is compared on the task itself alone"""
 
@@ -75,20 +77,34 @@ def rivals(lab: Lab, team: Step) -> Iterator[Entrant]:
 def untrained(lab: Lab, first: Table) -> Iterator[Entrant]:
     """One answer, majorities, debates, all by the base."""
     cfg, base = lab.cfg, lab.base
-    alone = cfg.debate_of(by_one(generator(0), 1, 1))
-    if "majority" in cfg.baselines:
-        calls, tokens = matched(first.rows())
-        counts = sorted({cfg.agents, calls, tokens or calls})
-        at = partial(Entrant, place="base-solo", team=base, protocol=alone, takes=counts[-1])
-        yield at("Base", votes=0)
-        equal = {tokens: "equal tokens", calls: "equal calls"}
-        for count in counts:
-            yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
+    yield from alone(lab, first.rows())
     if "debate" in cfg.baselines:
         yield untrained_debate(lab)
     if "unique-id" in cfg.baselines:
         told = replace(base, agents=exchange.seats(cfg.names, cfg.sampling, ids=True))
         yield ablation("Debate, unique ids", "unique-id", told, cfg.debate)
+
+
+def alone(lab: Lab, held: list[Row]) -> Iterator[Entrant]:
+    """One answer by the base; votes of N, of as many as a debate has calls, and of as many as its tokens pay for, which
+    is another number on other problems. held: turns of such debates."""
+    cfg = lab.cfg
+    if "majority" not in cfg.baselines:
+        return
+    calls, tokens = matched(held)
+    counts = sorted({cfg.agents, calls, tokens or calls} - {1})  # a vote of one is the answer itself
+    once = cfg.debate_of(by_one(generator(0), 1, 1))
+    at = partial(Entrant, place=ALONE, team=lab.base, protocol=once, takes=counts[-1])
+    yield at("Base", votes=0)
+    equal = {tokens: "equal tokens", calls: "equal calls"}
+    for count in counts:
+        yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
+
+
+def away(lab: Lab, entrants: Sequence[Entrant], held: list[Row]) -> list[Entrant]:
+    """Who plays on a further task: the votes are as many as the team's debates there pay for."""
+    others = [one for one in entrants if one.transfers and one.place != ALONE]
+    return [*alone(lab, held), *others]
 
 
 def untrained_debate(lab: Lab) -> Entrant:
@@ -100,7 +116,8 @@ def matched(turns: list[Row]) -> tuple[int, int | None]:
     """How many single answers cost as much as one debate: in calls, and in tokens read and written, rounded up; None
     where the engine hid them.
 
-    Measured on the untrained team's training debates, whose first answers are what a single agent gives.
+    Measured on the untrained team's training debates, whose first answers are what a single agent gives; on a further
+    task, on the trained team's debates there.
     """
     cost = lambda turn: len(turn["prompt_ids"] or ()) + len(turn["token_ids"] or ())  # noqa: E731
     episodes = len({(turn["problem"], turn["take"]) for turn in turns})
@@ -136,7 +153,7 @@ def single_ft(lab: Lab, held: Sequence[Table]) -> Iterator[Entrant]:
     """Single-agent FT: one model on debates, over as many iterations as the team; in debate, alone, and hotter."""
     cfg, method = lab.cfg, one_model(lab, lab.cfg.rounds, None)
     debate, once = cfg.debate_of(method.speakers), cfg.debate_of(by_one(SOLVER, 1, 1))
-    for step in iterations(lab.variant("single-ft"), method, held):
+    for step in iterations(lab.variant("single-ft", baselines=("single-ft",)), method, held):
         last, place = step.number == cfg.iterations, f"single-ft-{step.number}"
         name = f"Single-agent FT, iteration {step.number}"
         if "single-ft" in cfg.baselines:
@@ -155,7 +172,7 @@ def single_ft(lab: Lab, held: Sequence[Table]) -> Iterator[Entrant]:
 def union_ft(lab: Lab, held: Sequence[Table]) -> Entrant:
     """One model on the union of what all agents learn from, iteration by iteration on the team's debates."""
     method = one_model(lab, lab.cfg.rounds, lab.cfg.weight)
-    *_, step = iterations(lab.variant("union-ft"), method, held)
+    *_, step = iterations(lab.variant("union-ft", baselines=("union-ft",)), method, held)
     debate = lab.cfg.debate_of(method.speakers)
     return Entrant("One model, all agents' data", "union-ft", step.team, debate, step.tokens, debates=True)
 

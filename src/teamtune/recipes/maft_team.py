@@ -23,7 +23,7 @@ from teamtune.given import refuse_unread
 from teamtune.play import ProtocolFn
 from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Speakers, Summary, by_roles, critic, generator
-from teamtune.recipes.maft_options import unread
+from teamtune.recipes.maft_options import check_rivals, unread
 from teamtune.recipes.malt import enough
 from teamtune.recipes.measures import Measures
 from teamtune.recipes.stored import taken_turns
@@ -121,11 +121,7 @@ class Maft:
         for name, least in (("agents", 1), ("rounds", 2), ("iterations", 1), ("star_rounds", 1)):
             if getattr(self, name) < least:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be {least} or above")
-        itself = {"no-summary": self.summary == "none", "cooperative": self.manner == "cooperate"}
-        itself["no-critic"] = not self.critics
-        for name in self.baselines:
-            if itself.get(name):
-                raise TeamtuneError(f"baseline {name} is the method itself with these options; leave it out")
+        check_rivals(partial(getattr, self))
         if not 0 <= self.weight <= 1:
             raise TeamtuneError(f"weight is {self.weight}; it must lie in [0, 1]")
         if self.agents == 1 and self.objective != "sft":
@@ -173,7 +169,7 @@ class Lab:
     def variant(self, name: str, **options: object) -> Lab:
         """The same with some options changed, its stages in a folder of its own if it has a name."""
         # What is compared with the method may be a baseline of its own name.
-        changed = {**options, **({"baselines": ()} if name else {})}
+        changed = {**({"baselines": ()} if name else {}), **options}
         idle = unread(lambda one: changed.get(one, getattr(self.cfg, one)))
         left_out = {one.name: one.default for one in fields(Maft) if one.name in idle}
         cfg = replace(self.cfg, **left_out, **changed)  # type: ignore[arg-type]
@@ -252,8 +248,9 @@ def rows_of(lab: Lab, method: Method, prefix: str, turns: Table, seed: int) -> t
     """What every learner learns from in one iteration's debates: rows, and pairs where it prefers afterwards."""
     run, cfg, learners = lab.run, lab.cfg, dict(method.learners)
     names = list(dict.fromkeys(learners.values()))
-    # Gold answers are for reports alone: nothing below reads these grades.
-    run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
+    if not cfg.task.unlabelled:
+        # Gold answers are for reports alone: nothing below reads these grades.
+        run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
     parsed = run.stage(f"{prefix}parsed", parse_turns, turns, lab.problems, cfg.task)
     credit = run.stage(f"{prefix}credit", consensus, turns, parsed, cfg.ties, seed)
     if cfg.objective == "ppo":

@@ -92,6 +92,7 @@ class Malt:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.task.check_answers("malt")
         for name in ("width", "rounds", "votes"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 1 or above")

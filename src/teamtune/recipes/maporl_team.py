@@ -98,6 +98,7 @@ class Maporl:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.task.check_answers("maporl")
         for name, least in (("agents", 1), ("turns", 1), ("scorer_questions", 1)):
             if getattr(self, name) < least:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be {least} or above")

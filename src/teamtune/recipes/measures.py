@@ -81,7 +81,7 @@ def round_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
             moved: Row = diversity.flips(marked_before, marked, RIGHT) if before else dict.fromkeys(diversity.FLIPS, 0)
             taken = diversity.adopted(before, answers) if before else []
             lengths = [len(turn["token_ids"] or ()) for turn in said]
-            here = [turn["agent"] for turn in said]
+            here = at_places([turn["agent"] for turn in said])
             rows.append(
                 {
                     **{"problem": key[0], "take": key[1], "round": number, **told},
@@ -95,6 +95,11 @@ def round_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
             )
             before, marked_before, names = answers, marked, here
     return rows
+
+
+def at_places(names: Sequence[str]) -> list[str]:
+    """Who speaks in a round; one who speaks in several places is told by them: "solver, place 2"."""
+    return [f"{name}, place {n}" if names.count(name) > 1 else name for n, name in enumerate(names, start=1)]
 
 
 AGREEMENT: Mapping[str, Callable[[Sequence[str | None]], float]] = {

@@ -102,6 +102,7 @@ class ScorerTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.task.check_answers("a scorer")
         if self.test_samples < 1:
             raise TeamtuneError(f"test_samples is {self.test_samples}; it must be 1 or above")
 

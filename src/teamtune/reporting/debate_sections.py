@@ -36,12 +36,17 @@ NAMED = {
 def labels(found: Sequence[Row]) -> Row:
     """Pseudo-labels against gold answers, iteration by iteration."""
     rows, fine = [], []
-    for one in found:
+    bare = [one for one in found if "precision" not in one]
+    for one in (one for one in found if one not in bare):
         name = one["iteration"]
         rows.append([name, f"{percent(one['precision'])} ± {percent(one['se'])}", str(one["n"])])
         for part in one["bins"]:
             told = f"{percent(part['precision'])} ± {percent(part['se'])}"
             fine.append([name, f"{part['margin']:.2f}", told, str(part["n"])])
+    if bare and not rows:
+        counts = ", ".join(f"{one['iteration']} {one['given']:,}" for one in bare)
+        text = f"How many labels are right is not known: there are no graded training debates. Labels: {counts}."
+        return make_section("labels", "Pseudo-labels", [text])
     if not rows:
         return make_section("labels", "Pseudo-labels")
     tables = [

@@ -5,7 +5,6 @@ Whatever stages there are give what they can; what is not there yet is None or a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,47 +14,33 @@ from teamtune.evaluate import accuracy_by_agent
 from teamtune.recipes.systems import scores
 from teamtune.reporting import debates, measures, read
 from teamtune.reporting.costs import costs
-from teamtune.reporting.trees import FULL, LIGHT, kind_of, mix, problem_trees, right_shares
+from teamtune.reporting.names import (
+    MADE,
+    further_roots,
+    named,
+    names_of,
+    system_name,
+    systems_on_test,
+    training_rounds,
+)
+from teamtune.reporting.trees import LIGHT
+from teamtune.reporting.viewer import Tables, viewer
 from teamtune.types import Row, answering
 
 Facts = dict[str, Any]
-Tables = tuple[list[Row], list[Row]]
-"""Turns (light columns) and grades of one system."""
-
-NAMES = {
-    "base-solo": "Untrained single agent",
-    "base": "Untrained team",
-    "debate": "Debate, untrained",
-    "star-solo": "Single agent after SFT (STaR)",
-    "star": "Team after SFT (STaR)",
-    "malt": "Trained team",
-    "team": "Evaluated team",
-    "unique-id": "Debate, unique ids",
-    "star-single": "STaR",
-    "majority-ft": "Majority FT",
-    "single-ft-solo": "Single-agent FT, alone",
-    "temperature-2": "Single-agent FT, temperature 2",
-    "union-ft": "One model, all agents' data",
-    "no-critic": "MAFT without critics",
-    "no-interaction": "MAFT, one generator",
-    "no-summary": "MAFT without summaries",
-    "cooperative-base": "Debate, cooperative",
-    "cooperative": "MAFT, cooperative",
-}
-MADE = {"sft-rows": "SFT rows", "pairs": "DPO pairs", "ppo-rows": "PPO rows"}
-NUMBERED = {"iteration-": "MAFT, iteration ", "single-ft-": "Single-agent FT, iteration "}
-LIMITS = ((40, 20), (40, 12), (30, 8), (20, 5), (20, 2))
-"""Problems shown of training and of each test system: the first that keeps the page small enough."""
-MOST_BYTES = 2_600_000
 
 
 def gather(folder: Path) -> Facts:
     """Read a run folder."""
     facts, metrics = outline(folder), read.metrics(folder)
-    played = {name: tables for name in systems_on_test(facts["stages"]) if (tables := _played(folder, name))}
+    roots = ["test", *further_roots(facts["stages"])]
+    tests = {root: _systems(folder, root, facts["stages"]) for root in roots}
+    played = tests["test"]
+    called = names_of(facts["stages"], facts["run"]["recipe"], [name for one in tests.values() for name in one])
     return {
         **facts,
-        "training": [_training(folder, prefix, facts["stages"]) for prefix in _rounds(facts["stages"])],
+        "training": [_training(folder, prefix, facts["stages"]) for prefix in training_rounds(facts["stages"])],
+        "called": called,
         "metrics": metrics,
         "curves": measures.curves(metrics),
         "by_turn": read.table(folder, "by-turn") or [],
@@ -71,7 +56,7 @@ def gather(folder: Path) -> Facts:
         "hoeffding": _hoeffding(facts),
         "team": team(folder, facts["stages"]),
         "costs": costs(folder, facts["stages"]),
-        "viewer": _viewer(folder, facts["stages"], played),
+        "viewer": viewer(folder, facts["stages"], tests, called),
     }
 
 
@@ -117,7 +102,8 @@ def team(folder: Path, stages: Sequence[Row]) -> Row:
             place = name.removesuffix("/credit")
             credit, grades = read.table(folder, name) or [], read.table(folder, f"{place}/grades") or []
             found = debates.pseudo_labels(credit, grades)
-            labels += [{"iteration": place, **found}] if found else []
+            told = {"iteration": place, "given": len({(row["problem"], row["take"]) for row in credit})}
+            labels += [told | (found or {"bins": []})] if credit else []
     systems, names = [], named(stages)
     for place in systems_on_test(stages):
         rounds = read.table(folder, f"test/{place}/rounds")
@@ -137,38 +123,14 @@ def team(folder: Path, stages: Sequence[Row]) -> Row:
     return {"labels": labels, "systems": systems, "warnings": warned, "looked": bool(looked)}
 
 
-def named(stages: Sequence[Row]) -> dict[str, str]:
-    """What the comparison calls the system of each test stage; none where it is not made."""
-    by_key = {row["key"]: row["name"] for row in stages if row["state"] == "sealed"}
-    inputs = next((row["inputs"] for row in stages if row["name"] == "comparison"), None) or {}
-    found = {one["name"]: by_key.get(one["played"]["turns"]["table"], "") for one in inputs.get("systems", ())}
-    return {stage.split("/")[1]: name for name, stage in found.items() if stage.startswith("test/")}
-
-
-def systems_on_test(stages: Sequence[Row]) -> list[str]:
-    """Names of the systems that were played and graded on test problems, in the recipe's order."""
-    sealed = [row["name"] for row in stages if row["state"] == "sealed"]
-    names = [name.split("/")[1] for name in sealed if name.startswith("test/") and name.endswith("/turns")]
-    return [name for name in names if f"test/{name}/grades" in sealed]
-
-
-def system_name(name: str) -> str:
-    """What a report calls the system of a test stage."""
-    for prefix, told in NUMBERED.items():
-        if name.removeprefix(prefix).isdigit():
-            return told + name.removeprefix(prefix)
-    return NAMES.get(name, name)
-
-
-def _played(folder: Path, name: str) -> Tables | None:
-    turns, grades = read.table(folder, f"test/{name}/turns", LIGHT), read.table(folder, f"test/{name}/grades")
-    return (answering(turns), grades) if turns and grades else None
-
-
-def _rounds(stages: Sequence[Row]) -> list[str]:
-    """Prefixes of the training rounds that have begun: "" or "round-1/", "round-2/"."""
-    mine = [row["name"] for row in stages if row["state"] != "missing" and not row["name"].startswith("test/")]
-    return list(dict.fromkeys(name[: -len("turns")] for name in mine if name.split("/")[-1] == "turns"))
+def _systems(folder: Path, root: str, stages: Sequence[Row]) -> dict[str, Tables]:
+    """The turns and grades of every system that was played at a place."""
+    found: dict[str, Tables] = {}
+    for name in systems_on_test(stages, root):
+        turns, grades = read.table(folder, f"{root}/{name}/turns", LIGHT), read.table(folder, f"{root}/{name}/grades")
+        if turns and grades:
+            found[name] = answering(turns), grades
+    return found
 
 
 def _training(folder: Path, prefix: str, stages: Sequence[Row]) -> Row:
@@ -212,7 +174,8 @@ def _debate(name: str, turns: list[Row], grades: list[Row]) -> Row:
 
 
 def _moves(played: dict[str, Tables], votes: int) -> Row:
-    """Self-correction: inside each system, and from the untrained single agent to the votes of the teams."""
+    """Self-correction: inside each system, and from the untrained single agent to the votes of the teams, of which the
+    trained one is of the last iteration where there are some."""
     inside = [
         {"system": name, "problems": len({row["problem"] for row in turns}), **found}
         for name, (turns, grades) in played.items()
@@ -222,7 +185,8 @@ def _moves(played: dict[str, Tables], votes: int) -> Row:
     if "base-solo" in played:
         turns, grades = played["base-solo"]
         before = scores([row for row in turns if row["take"] == 0], grades)
-        for name in ("base", "star", "malt", "team"):
+        iterations = [name for name in played if name.startswith("iteration-")]
+        for name in ("base", "star", "malt", "team", *iterations[-1:]):
             if name not in played:
                 continue
             after = scores(*played[name], votes)
@@ -234,59 +198,6 @@ def _moves(played: dict[str, Tables], votes: int) -> Row:
 def _hoeffding(facts: Facts) -> Row | None:
     """How well the values of a problem's generator turns are known, where trees were rolled out."""
     width = facts["run"]["config"].get("width")
-    if not isinstance(width, int) or not _rounds(facts["stages"]):
+    if not isinstance(width, int) or not training_rounds(facts["stages"]):
         return None
     return {"width": width, "leaves": width**2, "half": hoeffding(width**2, nodes=width)}
-
-
-def _viewer(folder: Path, stages: Sequence[Row], played: dict[str, Tables]) -> Row:
-    """The trees to show, as many problems as keep the page small."""
-    sets: list[Row] = []
-    for number, (train, test) in enumerate(LIMITS):
-        sets = [found for prefix in _rounds(stages) if (found := _training_set(folder, prefix, train))]
-        sets += _test_sets(folder, played, test)
-        size = len(json.dumps(sets, ensure_ascii=False).encode())
-        if size <= MOST_BYTES or number == len(LIMITS) - 1:
-            break
-    return {"sets": sets, "most": LIMITS[0], "shortened": number > 0}
-
-
-def _training_set(folder: Path, prefix: str, limit: int) -> Row | None:
-    light = answering(read.table(folder, f"{prefix}turns", LIGHT) or [])
-    if not light:
-        return None
-    grades, values = (read.table(folder, f"{prefix}{name}") or [] for name in ("grades", "values"))
-    pairs = read.table(folder, f"{prefix}pairs", PAIR) or []
-    sft = read.table(folder, f"{prefix}sft-rows", ("problem", "take", "turn")) or []
-    shares, paired = right_shares(light, grades), {row["problem"] for row in pairs}
-    chosen = mix(list(shares), lambda p: kind_of(shares[p], p in paired), limit)
-    turns = read.table(folder, f"{prefix}turns", FULL, chosen) or []
-    title = f"Training trees, {prefix[:-1]}" if prefix else "Training trees"
-    shown = problem_trees(turns, grades, values, sft, pairs)
-    return {"key": f"{prefix}turns", "title": title, "total": len(shares), "problems": shown}
-
-
-PAIR = ("problem", "take", "chosen_turn", "rejected_take", "rejected_turn")
-
-
-def _test_sets(folder: Path, played: dict[str, Tables], limit: int) -> list[Row]:
-    """The same problems of every system, a mix of those that the first and the last of them get right or wrong."""
-    shares = {name: right_shares(*tables) for name, tables in played.items()}
-    if not shares:
-        return []
-    first = shares.get("base") or next(iter(shares.values()))
-    last = list(shares.values())[-1]
-    chosen = mix(list(last), lambda p: (first.get(p, 0.0) > 0.5, last[p] > 0.5), limit)
-    sets = []
-    for name in reversed(played):  # the trained team first
-        turns = read.table(folder, f"test/{name}/turns", FULL, chosen) or []
-        shown = problem_trees(turns, played[name][1])
-        sets.append(
-            {
-                "key": f"test/{name}",
-                "title": f"Test: {system_name(name)}",
-                "total": len(last),
-                "problems": shown,
-            }
-        )
-    return sets

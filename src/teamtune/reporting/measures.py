@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from teamtune.credit.consensus import in_rounds
 from teamtune.evaluate import accuracy_by_agent, paired_bootstrap
 from teamtune.types import Row, by_episode, place_of
 
@@ -36,22 +37,27 @@ def moves(pairs: Sequence[tuple[float, float]]) -> Row | None:
 
 
 def first_to_last(turns: Sequence[Row], grades: Sequence[Row]) -> list[tuple[float, float]]:
-    """The scores of the turn that began and the turn that ended each chain of an episode.
-
-    What began it is, of the turns without parents that the last one goes back to, the same agent's (a debater's own
-    first answer), else the first (the generator of a pass).
-    """
+    """The scores of the turn that began and the turn that ended each chain of an episode."""
     score = {place_of(row): row["score"] for row in grades}
+    ends = ((key, pair) for key, rows in by_episode(turns).items() for pair in ends_of(rows))
+    return [(score[*key, first["turn"]], score[*key, last["turn"]]) for key, (first, last) in ends]
+
+
+def ends_of(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The turn that began and the turn that ended each chain of one episode.
+
+    Of a debate or a discussion, the first and the last answer of each place: who speaks there may be another agent in
+    each round, or the same one in all places. Of a pass, the generator's turn and the one that nobody goes on from.
+    """
+    for kind in ("round", "turn"):
+        if any(row["tag"].startswith(f"{kind}-") for row in rows):
+            rounds = in_rounds(rows, kind)
+            return list(zip(rounds[0], rounds[-1], strict=True)) if len(rounds) > 1 else []
+    by_index = {row["turn"]: row for row in rows}
     found = []
-    for key, rows in by_episode(turns).items():
-        by_index = {row["turn"]: row for row in rows}
-        shown = {index for row in rows for index in row["parents"]}
-        for last in rows:
-            if last["turn"] in shown or not last["parents"]:
-                continue
-            roots = [by_index[i] for i in ancestors(last, by_index) if not by_index[i]["parents"]]
-            first = next((root for root in roots if root["agent"] == last["agent"]), roots[0])
-            found.append((score[*key, first["turn"]], score[*key, last["turn"]]))
+    for last in (leaf for leaf in leaves(rows) if leaf["parents"]):
+        roots = [by_index[i] for i in ancestors(last, by_index) if not by_index[i]["parents"]]
+        found.append((roots[0], last))
     return found
 
 

@@ -135,7 +135,7 @@ def _maft(config: Row) -> list[str]:
     """The stages of a Multiagent Finetuning run, but for the rounds of STaR, which end by themselves."""
     chosen, numbers = set(config["baselines"]), range(1, config["iterations"] + 1)
     fits = {"sft": ["sft-rows", "sft"], "dpo": ["sft-rows", "sft", "pairs", "dpo"], "ppo": ["ppo-rows", "ppo"]}
-    steps = ["grades", "parsed", "credit"]
+    steps = [*([] if config["task"].get("unlabelled") else ["grades"]), "parsed", "credit"]
     own, plain = [*steps, *fits[config["objective"]]], [*steps, *fits["sft"]]
     every = lambda prefix, names: [f"{prefix}iteration-{n}/{name}" for n in numbers for name in ("turns", *names)]  # noqa: E731
     training = ["problems/train", *every("", own)]

@@ -11,8 +11,9 @@ One section:
 from __future__ import annotations
 
 from teamtune.reporting import debate_sections, discussion_sections, scorer_section
-from teamtune.reporting.facts import MADE, Facts, system_name
+from teamtune.reporting.facts import Facts
 from teamtune.reporting.measures import BINS, MOVES
+from teamtune.reporting.names import MADE
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
 from teamtune.types import Row
 
@@ -151,20 +152,7 @@ def training(facts: Facts) -> Row:
     tables = []
     for one in facts["training"]:
         where = f" ({one['round']})" if one["round"] else ""
-        for made in one["made"]:
-            agents = list(made["counts"])
-            reasons = dict.fromkeys(reason for counts in made["counts"].values() for reason in counts)
-            rows = [[r, *(str(made["counts"][a].get(r, 0)) for a in agents)] for r in _kept_first(reasons)]
-            trained = [made["agents"].get(agent, {"rows": 0, "problems": 0}) for agent in agents]
-            rows += [[f"problems with {made['what']}", *(str(size["problems"]) for size in trained)]]
-            tables.append(
-                make_table(
-                    f"{made['what']}{where}",
-                    ["Turns" if "SFT" in made["what"] else "Pairs", *agents],
-                    rows,
-                    [0],
-                )
-            )
+        tables += [counted_rows(made, where) for made in one["made"]]
     lines = []
     for curve in facts["curves"]:
         first_last = [_first_last(curve, key) for key in ("loss", "accuracy", "margin")]
@@ -183,6 +171,19 @@ def training(facts: Facts) -> Row:
     return make_section("training", "What was trained", text, tables)
 
 
+def counted_rows(made: Row, where: str) -> Row:
+    """What was kept and dropped of each agent's turns. Where somebody else learns from them, it has a column too."""
+    counts, learners = made["counts"], made["agents"]
+    others = [name for name in learners if name not in counts]
+    agents = [*counts, *others]
+    reasons = _kept_first(dict.fromkeys(reason for found in counts.values() for reason in found))
+    rows = [[why, *(str(counts[a].get(why, 0)) if a in counts else NONE for a in agents)] for why in reasons]
+    size = lambda name: str(learners[name]["problems"]) if name in learners else NONE if others else "0"  # noqa: E731
+    rows.append([f"problems with {made['what']}", *map(size, agents)])
+    counted = "Pairs" if made["what"] == MADE["pairs"] else "Turns"
+    return make_table(f"{made['what']}{where}", [counted, *agents], rows, [0])
+
+
 def _kept_first(reasons: dict[str, None]) -> list[str]:
     order = ["kept", "pairs kept", "groups", "unanimous groups"]
     return sorted(reasons, key=lambda reason: order.index(reason) if reason in order else len(order))
@@ -195,9 +196,9 @@ def _first_last(curve: Row, key: str) -> str:
 
 def roles(facts: Facts) -> Row:
     """Accuracy of each role's turns, and of a debate's rounds."""
-    tables, found = [], facts["roles"]
+    tables, found, called = [], facts["roles"], facts["called"]
     if found:
-        names = [system_name(name) for name in found["systems"]]
+        names = [called[name] for name in found["systems"]]
         rows = []
         gains = any("gain" in row for row in found["rows"])
         for row in found["rows"]:
@@ -205,28 +206,29 @@ def roles(facts: Facts) -> Row:
             gain = row.get("gain")
             told = f"{points(gain.diff)} [{points(gain.low)}, {points(gain.high)}]" if gain else NONE
             rows.append([row["agent"], *cells, *([told] if gains else [])])
-        extra = [f"{system_name(found['after'])} − untrained [95 %]"] if gains else []  # noqa: RUF001
+        extra = [f"{called[found['after']]} − untrained [95 %]"] if gains else []  # noqa: RUF001
         tables.append(make_table("Accuracy % (± SE) of each role's turns", ["Role", *names, *extra], rows))
     for debate in facts["debates"]:
         rows = [[tag, estimated(one)] for tag, one in debate["rounds"].items()]
-        tables.append(make_table(f"{system_name(debate['system'])}, round by round", ["Round", "Accuracy %"], rows))
+        tables.append(make_table(f"{called[debate['system']]}, round by round", ["Round", "Accuracy %"], rows))
     text = ["Every turn is graded by the answer it ends with; a verifier's is the answer it believes in."]
     return make_section("roles", "Accuracy by role", text if tables else [], tables)
 
 
 def correction(facts: Facts) -> Row:
     """Both self-correction tables."""
-    found, tables, text = facts["moves"], [], []
+    found, tables, text, called = facts["moves"], [], [], facts["called"]
     columns = [*(name.replace("->", " → ") for name in MOVES), "n"]
     if found["inside"]:
-        rows = [[system_name(row["system"]), *_moves(row)] for row in found["inside"]]
+        rows = [[called[row["system"]], *_moves(row)] for row in found["inside"]]
         tables.append(make_table("(a) First turn → last turn of the same pass, %", ["System", *columns], rows))
         text.append(
-            "(a) follows each pass from its generator's answer to its refiner's (in a debate, each agent's first to "
+            "(a) follows each pass from its generator's answer to its refiner's (in a debate, each place's first to "
             "last answer); n counts passes, and passes on one problem are not independent."
         )
     if found["across"]:
-        rows = [[f"→ {system_name(row['system'])}, MV@{found['votes']}", *_moves(row)] for row in found["across"]]
+        votes = f", MV@{found['votes']}" if found["votes"] > 1 else ""
+        rows = [[f"→ {called[row['system']]}{votes}", *_moves(row)] for row in found["across"]]
         tables.append(
             make_table("(b) Untrained single agent → vote of the team, %", ["From one answer", *columns], rows)
         )

@@ -93,10 +93,11 @@ class Dataset:
     """keep a row's other columns in `meta["columns"]`, for graders that ask for them"""
 
 
-def common(row: Row, columns: Columns = Columns()) -> Item:
-    """A row in the common schema, or with columns named otherwise. Raises ValueError that says what is wrong."""
-    value = {name: _value(row, name, getattr(columns, name)) for name in NAMES}
-    question, answer = (_text(value[name], name) for name in ("question", "answer"))
+def common(row: Row, columns: Columns = Columns(), bare: bool = False) -> Item:
+    """A row in the common schema, or with columns named otherwise; `bare` reads no answer. Raises ValueError that says
+    what is wrong."""
+    value = {name: _value(row, name, getattr(columns, name)) for name in NAMES if not (bare and name == "answer")}
+    question, answer = _text(value["question"], "question"), "" if bare else _text(value["answer"], "answer")
     plain = lambda name: "" if value[name] is None else str(value[name])  # noqa: E731
     return Item(question, answer, choices_in(value["choices"]), plain("id"), plain("level"), plain("subject"))
 
@@ -180,7 +181,7 @@ def problems_of(
             yield raw, raw.error
             continue
         try:
-            item = common(raw.row) if is_common(raw.row) else read(raw.row)
+            item = common(raw.row) if is_common(raw.row) and not columns else read(raw.row)
             problem = problem_of(item, ending, f"{prefix}/{number}")
             if columns:
                 problem = replace(problem, meta={**problem.meta, "columns": plain_values(raw.row)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from teamtune.tasks.dataset import (
 )
 from teamtune.tasks.find import MADE, find
 from teamtune.tasks.pool import read_pool
-from teamtune.types import Problem, TeamtuneError
+from teamtune.types import Grade, Problem, TeamtuneError
 
 OWN = "data"
 """the task that is whatever --data names"""
@@ -34,7 +34,10 @@ ENDINGS = {
     "boxed": MATH_ENDING,
     "label": "End with a line: Answer: <label>",
 }
-OWN_OPTIONS = ("grader", *(f"{name}_column" for name in ("question", "answer", "choices", "id", "level", "subject")))
+BY_GOLD = ("fitting", "label")
+"""graders that read an answer by the kind of the gold one"""
+OWN_COLUMNS = ("question", "answer", "choices", "id", "level", "subject")
+OWN_OPTIONS = ("grader", "unlabelled", *(f"{name}_column" for name in OWN_COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class TaskSpec:
     id_column: str = ""
     level_column: str = ""
     subject_column: str = ""
+    unlabelled: bool = False
+    """training problems of --task data are questions alone, and answers that they may have are not read: for maft,
+    which trains on none"""
     ending: str = ""
     """how an answer is to be closed, as told to the agents; empty is the task's own way"""
     allow_leaks: bool = False
@@ -88,10 +94,21 @@ class TaskSpec:
         given = [name for name in OWN_OPTIONS if getattr(self, name)]
         if given and OWN not in (self.task, self.test_task):
             raise TeamtuneError(f"--{given[0].replace('_', '-')} is for --task data, not for {self.task}; leave it out")
+        if self.unlabelled and self.task != OWN:
+            raise TeamtuneError(f"--unlabelled is for --task data, not for {self.task}; leave it out")
+        if self.unlabelled and self.grader in BY_GOLD:
+            raise TeamtuneError(
+                f"--grader {self.grader} goes by the gold answer's kind, and --unlabelled has none; take another grader"
+            )
         if self.task in MADE and (self.data or self.levels or self.subjects):
             raise TeamtuneError(
                 f"{self.task} makes its own problems; leave out data, levels and subjects (it has --level)"
             )
+
+    def check_answers(self, recipe: str) -> None:
+        """Raises TeamtuneError where a recipe that learns from gold answers is given questions alone."""
+        if self.unlabelled:
+            raise TeamtuneError(f"--unlabelled is for maft, and {recipe} learns from gold answers; leave it out")
 
     def load(self, split: str) -> list[Problem]:
         """The problems of "train" or "test" (which are those of `held_out`)."""
@@ -116,7 +133,8 @@ class TaskSpec:
     def grade(self, split: str) -> Grader:
         """What grades the answers to a split's problems."""
         name = self.name(split)
-        return find_grader(self.grader) if name == OWN else find(name).grade
+        grader = find_grader(self.grader) if name == OWN else find(name).grade
+        return labelled_alone(grader) if self.unlabelled and split == "train" else grader
 
     def most(self) -> int | None:
         """How many problems there are to test on; None where they are made without end."""
@@ -141,7 +159,8 @@ class TaskSpec:
         """The problems of a data set that a split may take, and whether the other split takes from the same ones."""
         elsewhere = bool(self.test_data) or name != self.task
         data = self.data if split == "train" or not elsewhere else self.test_data
-        dataset = self._own(data) if name == OWN else find(name).DATASET
+        bare = self.unlabelled and split == "train"
+        dataset = self._own(data, bare) if name == OWN else find(name).DATASET
         theirs = [{**dataset.splits, **part.splits} for part in dataset.parts]
         carved = split == "dev" and not all("dev" in splits for splits in theirs)
         one_pool = any(splits.get("train") == splits.get("test") for splits in theirs)
@@ -150,14 +169,17 @@ class TaskSpec:
         shared = not elsewhere and (
             carved or (one_pool and split != "dev") or (split == "train" and self._carves(theirs))
         )
+        if self.unlabelled and shared:
+            raise TeamtuneError("--unlabelled needs test problems with answers apart from the others: give --test-data")
         pool = read_pool(dataset, "train" if carved else split, data, self.levels)
         return chosen(pool, self.levels, self.subjects, f"{name} {split}"), shared
 
     def _carves(self, theirs: list[dict[str, str]]) -> bool:
         return self.held_out == "dev" and not all("dev" in splits for splits in theirs)
 
-    def _own(self, data: str) -> Dataset:
-        """The user's data as a data set. One file is one pool; a folder and a hub name have splits."""
+    def _own(self, data: str, bare: bool = False) -> Dataset:
+        """The user's data as a data set. One file is one pool; a folder and a hub name have splits. bare: its questions
+        alone."""
         path = Path(data).expanduser()
         one = (
             data == "-"
@@ -167,7 +189,19 @@ class TaskSpec:
         columns = Columns(*(getattr(self, f"{name}_column") for name in Columns.__slots__))
         ending = ENDINGS.get(self.grader, "End with a line: Answer: <answer>")
         splits = {"train": "", "test": ""} if one and not self.test_data else {"train": "train", "test": "test"}
-        return Dataset(OWN, data, partial(common, columns=columns), ending, splits, {}, columns=True)
+        return Dataset(OWN, data, partial(common, columns=columns, bare=bare), ending, splits, {}, columns=True)
+
+
+def labelled_alone(grader: Grader) -> Grader:
+    """The grader, which stops at a problem that there is no answer to."""
+
+    @wraps(grader)  # whose it is decides what else may be equal (grading/merge.py)
+    def grade(problem: Problem, text: str) -> Grade:
+        if not problem.answer:
+            raise TeamtuneError(f"problem {problem.id!r} has no answer to grade by; --unlabelled is for maft alone")
+        return grader(problem, text)
+
+    return grade
 
 
 def loaded(name: str, load: Callable[..., Any], args: tuple[str, int, int], level: dict[str, str]) -> list[Problem]:

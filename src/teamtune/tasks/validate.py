@@ -44,8 +44,11 @@ def validate(raws: Iterable[Raw], read: Read, grader: Grader | None = None) -> F
 
 
 def errors_of(problem: Problem, grader: Grader | None) -> Iterator[str]:
-    """What is wrong with one problem: an answer that is no option, or one that the grader would not take for right."""
+    """What is wrong with one problem: an answer that is no option, or one that the grader would not take for right.
+    Of one without an answer (`TaskSpec.unlabelled`) nothing can be said."""
     choices = problem.meta.get("choices")
+    if not problem.answer:
+        return
     if choices and gold_letter(problem, choices) is None:
         yield f"the answer {problem.answer[:SHOWN]!r} is none of the {len(choices)} choices, by letter or text"
     elif choices and len({choice.casefold() for choice in choices}) < len(choices):
