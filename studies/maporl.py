@@ -8,8 +8,8 @@ For every seed, on problems of its own: a scorer, measured on other levels too; 
 discussion, in discussions of other sizes too; the team on the other task; the team beside all other baselines;
 discussions of two turns with each incentive by itself. Every run is an ordinary `teamtune scorer train` or `teamtune
 maporl` run folder, and takes over from the seed's other runs what is the same; a killed study goes on where it was.
-What a finished run says is recorded in a file of its own in `--records`, which the tables are made of; a recorded run is
-not made again.
+What a finished run says is recorded in a file of its own in `--records`, which the tables are made of; a recorded run
+is not made again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from helpers import plain_logprobs, plain_model, random_adapter, surroundings
 from teamtune.cli import main as command
 from teamtune.engines import EngineSpec, open_engine
-from teamtune.models import load_model
+from teamtune.models import check_lora, load_model
 from teamtune.store import read_table
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Preference, Sft
@@ -309,6 +309,24 @@ def test_malt_runs_by_the_command_line(tmp_path: Path, name: str) -> None:
     assert {turn["finish"] for turn in read_table(run / "turns").rows()} == {"stop", "length"}
     weights = load_file(run / "dpo" / "verifier" / "adapter_model.safetensors")
     assert any(float(tensor.abs().max()) > 0 for key, tensor in weights.items() if "lora_B" in key)
+
+
+def test_fused_projections_can_be_the_targets(tmp_path: Path) -> None:
+    """By the names that the model has for them."""
+    where = made("phi3", tmp_path / "model", 30)
+    lora = Lora(rank=4, alpha=8, targets="qkv_proj,gate_up_proj")
+    check_lora(where, lora.targets, shard=False, bits=16)
+    team = Team(where, (Agent("one", sampling=Sampling(0.0, max_tokens=12)),))
+    lines = list(fit(tmp_path / "fit", sft_rows(["one"]), team, ["one"], lora, Sft(), Fit(1e-2, 3, batch=3)))
+    assert float(lines[-1]["one/loss"]) < float(lines[0]["one/loss"])
+    weights = load_file(tmp_path / "fit" / "one" / "adapter_model.safetensors")
+    assert {name.split(".")[-3] for name in weights} == {"qkv_proj", "gate_up_proj"}
+    final = team.adopt({"one": str(tmp_path / "fit" / "one")})
+    engine = open_engine(EngineSpec(), final)
+    engine.adopt(final)
+    [got] = engine.generate([ask("one", "3?")], [0])
+    want = plain_logprobs(plain_model(where, final["one"].adapter), got.prompt_ids or (), got.token_ids or ())
+    torch.testing.assert_close(torch.tensor(got.logprobs), want, atol=1e-4, rtol=0)
 
 
 # Models that cannot be had

@@ -435,14 +435,14 @@ def test_incentives_are_paid_by_the_table_that_was_asked_for(
         ("revision", "WRR", "+alpha_1"), ("revision", "WRW", "+alpha_0"), ("influence", "WRR", "+beta_1"),
         ("influence", "WRW", "+beta_0"),
     ))  # fmt: skip
-    for how in (
-        {"incentives": Incentives(table="official-code")},
-        {"incentives": Incentives(cells=cells)},
-        {"incentives": Incentives(ties="include-self")},
-        {"right_by": "scorer"},
+    for rewards in (
+        Rewards(incentives=Incentives(table="official-code")),
+        Rewards(incentives=Incentives(cells=cells)),
+        Rewards(incentives=Incentives(ties="include-self")),
+        Rewards(right_by="scorer"),
     ):
         found: list[Maporl] = []
-        cfg = Maporl(tmp_path, model=brief, agents=3, baselines=("incentives",), rewards=Rewards(**how))
+        cfg = Maporl(tmp_path, model=brief, agents=3, baselines=("incentives",), rewards=rewards)
         lab = Lab(None, cfg, None, untrained_team(cfg, "somewhere"))  # type: ignore[arg-type]
         with pytest.raises(Stop):
             list(maporl_rivals.incentives(lab))

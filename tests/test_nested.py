@@ -64,8 +64,8 @@ def test_only_the_longest_rows_are_read(brief: str, monkeypatch: pytest.MonkeyPa
     ids, mask = batch_of(model, [one for _, one in TURNS])
     kept, agents, at = outer(ids, [agent for agent, _ in TURNS], mask)
     assert agents is not None and sorted(agents) == ["one", "one", "two"]
-    for row, (agent, one) in enumerate(TURNS):
-        assert kept[at[row], : len(one)].tolist() == [*one.prompt, *one.answer] and agents[at[row]] == agent
+    for place, (agent, one) in zip(at.tolist(), TURNS, strict=True):
+        assert kept[place, : len(one)].tolist() == [*one.prompt, *one.answer] and agents[place] == agent
     seen: list[int] = []
     states = TeamModel.states
     monkeypatch.setattr(TeamModel, "states", lambda self, ids, *more: seen.append(len(ids)) or states(self, ids, *more))

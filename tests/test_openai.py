@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from teamtune.store import read_table
 from teamtune.types import Agent, Ask, Completion, Message, Sampling, Team, TeamtuneError
 
 KEY = "sk-secret-of-the-test"
+KEYS = ("sk-secret", "gsk_SECRET123", "hf_secret", "AKIA0SECRET1", "secret", "")
 
 
 @pytest.fixture
@@ -60,6 +63,36 @@ def test_answers_come_in_the_order_of_the_asks_however_the_server_mixes_them(ser
     assert texts(done) == [f"basic: {n} + {n}? -> {n}" for n in range(20)]
     assert {one.usage for one in done} == {(10, 5)} and {one.token_ids for one in done} == {None}
     assert 2 <= server.most_at_once <= 5
+
+
+def test_later_turns_go_before_those_that_begin_episodes(server: OddServer, opened: Any) -> None:
+    """A verifier does not wait until every generator has answered."""
+    server.slow = 1.0
+    engine = opened(at_once=1)
+    later = Ask("one", (Message("user", "later"),), "test", parents=(0,))
+    for ticket, ask in enumerate([*asks_of(5), later]):
+        engine.submit(ticket, ask, 0)
+        while not server.bodies:
+            time.sleep(0.01)
+    found = [ticket for _ in range(6) for ticket, _ in engine.poll()]
+    assert found == [0, 5, 1, 2, 3, 4]
+
+
+def test_few_asks_are_at_work_and_many_wait(server: OddServer, opened: Any) -> None:
+    """Those that wait are no tasks of the loop yet, and a batch leaves what is on its way beside it alone."""
+    server.slow = 0.01
+    engine = opened(at_once=3)
+    for ticket, ask in enumerate(asks_of(60)):
+        engine.submit(ticket, ask, 0)
+    assert len(asyncio.all_tasks(engine._loop)) < 20
+    assert texts(engine.generate(asks_of(2), [1, 1])) == [f"basic: {n} + {n}? -> 1" for n in range(2)]
+    found: dict[int, Completion] = {}
+    while len(found) < 60:
+        new = engine.poll()
+        assert new and not {ticket for ticket, _ in new} & {*found}
+        found |= dict(new)
+    assert [found[n].text for n in range(60)] == [f"basic: {n} + {n}? -> 0" for n in range(60)]
+    assert engine.poll() == [] and server.most_at_once <= 3
 
 
 def test_a_request_says_what_the_seat_samples_by(server: OddServer, opened: Any) -> None:
@@ -269,7 +302,7 @@ def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, mon
     [
         ({"base_url": "https://me:secret@host/v1"}, "base_url holds a key"),
         ({"base_url": "https://host/v1?api-key=secret"}, "base_url holds a key, or a query"),
-        ({"key_from": "sk-secret"}, "key_from is no name of an environment variable"),
+        *(({"key_from": key}, "key_from is no name of an environment variable") for key in KEYS),
         ({"names": ("one",)}, "names has 'one'; give SEAT=NAME"),
         ({"most_money": 3.0}, "price_prompt and price_answer, have use together alone"),
         ({"price_answer": 3.0}, "most_money and the prices of a million tokens"),
@@ -356,6 +389,33 @@ def test_adapters_have_no_use_for_untrained_baselines(
     with pytest.raises(SystemExit):
         baselines(server, tmp_path / "run", "--engine.openai.load-adapters")
     assert "engine.openai.load_adapters has no use for untrained baselines" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("key", ["gsk_SECRET123", "AKIA0SECRET1"])
+def test_a_key_in_place_of_its_variables_name_is_told_and_kept_nowhere(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    for more in ((), ("--dry-run",)):
+        with pytest.raises(SystemExit):
+            baselines(server, tmp_path / "run", "--engine.openai.key-from", key, *more)
+        told = "".join(capsys.readouterr())
+        assert "give the name, not the key" in " ".join(told.split()) and key not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_key_that_is_not_there_stops_before_the_run_folder(
+    server: OddServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a dry run needs no key for."""
+    other = ("--engine.openai.key-from", "MY_KEY")
+    with pytest.raises(SystemExit):
+        baselines(server, tmp_path / "run", *other)
+    assert "MY_KEY is not set in the environment; export it, or leave" in " ".join(capsys.readouterr().err.split())
+    baselines(server, tmp_path / "run", *other, "--dry-run")
+    assert not (tmp_path / "run").exists() and not server.tries
+    monkeypatch.setenv("MY_KEY", "sk-of-another")
+    baselines(server, tmp_path / "run", *other)
+    assert server.keys == {"Bearer sk-of-another"}
 
 
 def test_a_name_for_a_seat_that_is_not_there_is_an_error(

@@ -187,7 +187,10 @@ def test_a_finished_run_is_read_by_all(runs: dict[int, Path], brief: str) -> Non
     [
         ("ACCELERATE_USE_FSDP", "true", "asks for FSDP, which Teamtune does not use; leave it out: one frozen base"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "asks for DeepSpeed"),
-        ("ACCELERATE_MIXED_PRECISION", "fp16", "asks for float16"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "asks for parallelism of its own"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "asks for mixed precision fp16, which Teamtune does not use"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8", "asks for mixed precision fp8"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "asks for compiling by INDUCTOR, .*: no fit compiles its model"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "asks for 4 gradient accumulation steps"),
     ],
 )
@@ -198,7 +201,7 @@ def test_what_a_launcher_asks_for_in_vain_is_an_error(
     with pytest.raises(TeamtuneError, match=said):
         Run(tmp_path / "run", {})
     assert not (tmp_path / "run").exists()
-    monkeypatch.setenv(name, {"4": "1", "fp16": "bf16"}.get(value, "false"))
+    monkeypatch.setenv(name, {"4": "1", "fp16": "bf16", "fp8": "no", "INDUCTOR": "NO"}.get(value, "false"))
     Run(tmp_path / "run", {}).close()
 
 

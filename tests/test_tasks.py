@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,18 @@ from hypothesis import strategies as st
 
 from helpers import surroundings
 from teamtune.grading.number import canonical, extract, grade
-from teamtune.tasks import TaskSpec, arithmetic, check_apart, find, grade_turns, plain, stories
+from teamtune.tasks import (
+    TaskSpec,
+    arithmetic,
+    check_apart,
+    find,
+    grade_turns,
+    held_out_split,
+    parted,
+    plain,
+    splits,
+    stories,
+)
 from teamtune.tasks.plan import Ref, Step, distinct, draw, results, split_of
 from teamtune.tasks.stages import problem_row
 from teamtune.tasks.story_events import NAMES
@@ -388,3 +401,40 @@ def test_a_written_integer_is_read_again(number: int, form: str) -> None:
 @given(st.decimals(-10_000, 10_000, places=3))
 def test_a_written_decimal_is_read_as_a_fraction(number: Any) -> None:
     assert extract(f"Answer: {number:f}")[0] == str(Fraction(str(number)))
+
+
+# Graders, before a run begins
+
+
+BLIND = """
+from tests.easy_task import load
+from teamtune.types import Grade
+
+def grade(problem, text):
+    return Grade(None, 0.0, reason="blind")
+"""
+
+
+@pytest.mark.parametrize("blind", ["train", "test"])
+def test_the_grader_of_either_split_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], blind: str
+) -> None:
+    """What grades the training problems says what there is to learn."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "blind_task.py").write_text(BLIND)
+    own, other = ("blind_task", "arithmetic") if blind == "train" else ("arithmetic", "blind_task")
+    spec = TaskSpec(own, test_task=other, train=4, test=4)
+    said = f"task 'blind_task', {blind} problems: the grader does not take the answer '1' for right (blind)"
+    looks = [partial(splits, spec), partial(parted, spec, 2)]
+    looks += [partial(held_out_split, spec)] if blind == "test" else []
+    for look in looks:
+        look()
+        told = " ".join(capsys.readouterr().err.split())
+        assert told.count(said) == 1 and told.count("warning: ") == 1, look
+    splits(TaskSpec("arithmetic", test=4), spec)
+    assert not capsys.readouterr().err, "its own run has looked at it"
+
+
+def test_an_evaluation_that_trains_nothing_looks_at_its_grader(capsys: pytest.CaptureFixture[str]) -> None:
+    held_out_split(TaskSpec("arithmetic", test=4))
+    assert not capsys.readouterr().err

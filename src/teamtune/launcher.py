@@ -7,13 +7,22 @@ import os
 from teamtune.types import TeamtuneError
 
 SHARDS = "one frozen base is spread over processes by --lora.shard"
-IGNORED = {
-    "ACCELERATE_USE_FSDP": ("true", "FSDP", SHARDS),
-    "ACCELERATE_USE_DEEPSPEED": ("true", "DeepSpeed", SHARDS),
-    "ACCELERATE_USE_MEGATRON_LM": ("true", "Megatron-LM", SHARDS),
-    "ACCELERATE_MIXED_PRECISION": ("fp16", "float16", "a fit has --sft.precision and the like"),
+OFF = ("", "false", "0", "no")
+ALLOWED = {
+    "ACCELERATE_USE_FSDP": (OFF, "FSDP", SHARDS),
+    "ACCELERATE_USE_DEEPSPEED": (OFF, "DeepSpeed", SHARDS),
+    "ACCELERATE_USE_MEGATRON_LM": (OFF, "Megatron-LM", SHARDS),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (OFF, "parallelism of its own", SHARDS),
+    "ACCELERATE_MIXED_PRECISION": (("", "no", "bf16"), "mixed precision {}", "a fit has --sft.precision and the like"),
+    "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "compiling by {}", "no fit compiles its model"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
+        ("", "1", "auto"),
+        "{} gradient accumulation steps",
+        "--sft.batch is the rows of a step, and --sft.micro-tokens what is computed at once",
+    ),
 }
-"""What a launcher leaves in the environment: the value that asks for something, what it is, what there is instead."""
+"""What a launcher leaves in the environment: values that ask for nothing, or for what is done anyhow (bfloat16, where a
+device has it); what any other one asks for; and what there is instead."""
 
 
 def several() -> bool:
@@ -29,12 +38,8 @@ def follows() -> bool:
 
 def check_launcher() -> None:
     """Raises TeamtuneError where a launcher's configuration asks for what no fit here would do."""
-    for name, (value, what, instead) in IGNORED.items():
-        if os.environ.get(name, "").lower() == value:
-            raise TeamtuneError(f"the launcher asks for {what}, which Teamtune does not use; leave it out: {instead}")
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if steps not in ("1", "auto"):
-        raise TeamtuneError(
-            f"the launcher asks for {steps} gradient accumulation steps, which Teamtune does not use; leave it out: "
-            "--sft.batch is the rows of a step, and --sft.micro-tokens what is computed at once"
-        )
+    for name, (allowed, what, instead) in ALLOWED.items():
+        value = os.environ.get(name, "")
+        if value.lower() not in allowed:
+            asked = what.format(value)
+            raise TeamtuneError(f"the launcher asks for {asked}, which Teamtune does not use; leave it out: {instead}")

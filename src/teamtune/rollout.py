@@ -85,7 +85,8 @@ def rollout(
     """
     how = replace(how, driver=driver_of(how.driver, spec.kind))
     with closing(open_engine(spec, team, run_of(folder))) as engine:
-        gaps = check_adapters(engine, team, spec.elsewhere, exact=team.bits == 16 or spec.kind == "transformers")
+        exact, warns = team.bits == 16 or spec.kind == "transformers", spec.kind != "scripted"
+        gaps = check_adapters(engine, team, spec.elsewhere, exact, warns)
         if gaps:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "gaps.json").write_text(json.dumps(gaps))

@@ -18,10 +18,13 @@ import asyncio
 import json
 import tempfile
 import threading
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import openai
@@ -32,6 +35,9 @@ from teamtune.engines.ledger import Ledger
 from teamtune.engines.spec import Openai
 from teamtune.models import fingerprint
 from teamtune.types import Agent, Ask, Completion, Sampling, Team, TeamtuneError
+
+Waiting = tuple[bool, int, Future[Completion], Callable[[], Coroutine[Any, Any, Completion]]]
+"""an ask that is not sent yet: whether it can wait, its number, where its answer goes, and how it is had"""
 
 
 class OpenaiEngine:
@@ -51,11 +57,14 @@ class OpenaiEngine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client, self._gate = self._run(self._connected(key)).result()
+        self._client, self._waiting, self._workers = self._run(self._connected(key)).result()
+        self._number = count()
         self._loaded: dict[str, str] = {}
         """the folders of the adapters that the server was told to load, by its names for them"""
         self._zero: tempfile.TemporaryDirectory[str] | None = None
         self._asked: dict[Future[Completion], int] = {}
+        self._done: SimpleQueue[Future[Completion]] = SimpleQueue()
+        """those of them that have ended, in that order; to look through all of them at every poll would take longer"""
         self._failed: BaseException | None = None
 
     # ---- the engine's contract
@@ -68,25 +77,32 @@ class OpenaiEngine:
         self.team = team
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
-        others, self._asked = self._asked, {}
+        others, self._asked, self._done = (self._asked, self._done), {}, SimpleQueue()
         for place, (ask, seed) in enumerate(zip(asks, seeds, strict=True)):
             self.submit(place, ask, seed)
         done: dict[int, Completion] = {}
         while len(done) < len(asks):
             done |= dict(self.poll())
-        self._asked = others
+        self._asked, self._done = others
         return [done[place] for place in range(len(asks))]
 
     def submit(self, ticket: int, ask: Ask, seed: int) -> None:
         if self.team is None:
             raise TeamtuneError("the engine has no team yet; call adopt(team) first")
-        agent = self.team[ask.agent]
-        self._asked[self._run(self._answer(self._name(agent), ask, agent.sampling, seed))] = ticket
+        agent, future = self.team[ask.agent], Future[Completion]()
+        work = partial(self._answer, self._name(agent), ask, agent.sampling, seed)
+        self._asked[future] = ticket
+        future.add_done_callback(self._done.put)
+        # What reads earlier turns goes first: episodes that are under way end before others begin.
+        place = (not ask.parents, next(self._number), future, work)
+        self._loop.call_soon_threadsafe(self._waiting.put_nowait, place)
 
     def poll(self) -> list[tuple[int, Completion]]:
         """What has come back since, after at least one answer has; an error only when nothing else is on its way."""
         while self._asked:
-            finished, _ = wait(self._asked, return_when=FIRST_COMPLETED)
+            finished = [self._done.get()]
+            while not self._done.empty():
+                finished.append(self._done.get())
             answered = []
             for one in finished:
                 ticket = self._asked.pop(one)
@@ -103,11 +119,9 @@ class OpenaiEngine:
         """End all connections, and forget what is on its way."""
         if self._loop.is_closed():
             return
-        for one in self._asked:
-            one.cancel()
         if self._zero is not None:
             self._zero.cleanup()
-        self._run(self._client.close()).result()
+        self._run(self._leave()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -117,11 +131,29 @@ class OpenaiEngine:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _connected(self, key: str) -> tuple[openai.AsyncOpenAI, asyncio.Semaphore]:
+    async def _connected(
+        self, key: str
+    ) -> tuple[openai.AsyncOpenAI, asyncio.PriorityQueue[Waiting], list[asyncio.Task[None]]]:
         own = self.options
         url = own.base_url or None
         client = openai.AsyncOpenAI(api_key=key, base_url=url, timeout=own.timeout, max_retries=own.retries)
-        return client, asyncio.Semaphore(own.at_once)
+        waiting: asyncio.PriorityQueue[Waiting] = asyncio.PriorityQueue()
+        return client, waiting, [asyncio.create_task(self._work(waiting)) for _ in range(own.at_once)]
+
+    async def _work(self, waiting: asyncio.PriorityQueue[Waiting]) -> None:
+        """Answer what waits, one ask after the other; so many of these are at work as asks are sent at once."""
+        while True:
+            _, _, future, work = await waiting.get()
+            try:
+                future.set_result(await work())
+            except Exception as error:  # it is told where the answer is waited for
+                future.set_exception(error)
+
+    async def _leave(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self._client.close()
 
     def _name(self, agent: Agent) -> str:
         """The server's name for a seat's weights. Other weights have another, in the same folder too."""
@@ -175,11 +207,10 @@ class OpenaiEngine:
             await self._client.post("/unload_lora_adapter", body={"lora_name": name}, cast_to=str)
 
     async def _answer(self, name: str, ask: Ask, sampling: Sampling, seed: int) -> Completion:
-        async with self._gate:
-            if self._failed is not None:
-                raise self._failed  # what is not sent yet stays unsent
-            async with asyncio.timeout(self.options.deadline):
-                answer = await self._asked_again(name, ask, asked(ask, sampling, seed, self.options))
+        if self._failed is not None:
+            raise self._failed  # what is not sent yet stays unsent
+        async with asyncio.timeout(self.options.deadline):
+            answer = await self._asked_again(name, ask, asked(ask, sampling, seed, self.options))
         if isinstance(answer, Completion):
             return answer
         self.ledger.add(name, usage_of(answer))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -10,6 +12,9 @@ from urllib.parse import urlsplit
 
 from teamtune.given import given, refuse_unread
 from teamtune.types import BESIDE, TeamtuneError
+
+NAME = re.compile("[A-Z]+|[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+"""of an environment variable that holds a key; a key itself has small letters, or digits in one long word"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Openai:
     base_url: str = field(default="", metadata=BESIDE)
     """for example http://127.0.0.1:8000/v1; empty is the client's own (OPENAI_BASE_URL, or the company's)"""
     key_from: str = field(default="OPENAI_API_KEY", metadata=BESIDE)
-    """the environment variable that holds the key"""
+    """the environment variable that holds the key, in capitals"""
     model: str = ""
     """the server's name for the base; empty is --model as it was given"""
     names: tuple[str, ...] = ()
@@ -105,10 +110,11 @@ class Openai:
                 "engine.openai.most_money and the prices of a million tokens, price_prompt and price_answer, have use "
                 "together alone"
             )
-        if not self.key_from.isidentifier():
+        if not NAME.fullmatch(self.key_from):
             # Not told again: whoever puts a key here should not find it in a log.
             raise TeamtuneError(
-                "engine.openai.key_from is no name of an environment variable; give the name, not the key"
+                "engine.openai.key_from is no name of an environment variable (words of capital letters, joined by _, "
+                "such as GROQ_API_KEY); give the name, not the key"
             )
         url = urlsplit(self.base_url)
         if "@" in url.netloc or url.query:
@@ -156,10 +162,14 @@ READ = {
 
 
 def check_seats(spec: EngineSpec, seats: Sequence[str]) -> None:
-    """Raises TeamtuneError where the server's names are for a seat that is not there."""
+    """Raises TeamtuneError where the server's names are for a seat that is not there, or the variable of its key is not
+    set: before a run folder is made, in which options and command are kept."""
     for seat in spec.elsewhere:
         if seat not in seats:
             raise TeamtuneError(f"engine.openai.names has a name for {seat!r}, and seats are {', '.join(seats)}")
+    named = spec.openai.key_from
+    if "key_from" in given(spec.openai) and not os.environ.get(named):
+        raise TeamtuneError(f"{named} is not set in the environment; export it, or leave engine.openai.key_from out")
 
 
 def check_trained(spec: EngineSpec, seats: Sequence[str]) -> None:

@@ -75,12 +75,14 @@ class Split:
 
 
 def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, Split]:
-    """Both splits of a task, checked to be apart and its grader to know right answers; of an evaluation, the training
-    problems are of another spec."""
+    """Both splits of a task, checked to be apart and their graders to know right answers; of an evaluation, the
+    training problems are of another spec, which its own run has looked at."""
     before = trained_on or task
     train, test = before.load("train"), task.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
-    check_grader(task, "test", test[:LOOKED_AT])
+    check_grader(task, "test", test)
+    if trained_on is None:
+        check_grader(task, "train", train)
     return Split(before, "train", digest(train)), Split(task, "test", digest(test), leaks)
 
 
@@ -91,7 +93,8 @@ def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
     train, test = whole.load("train"), whole.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
     check_apart(train[:first], train[first:])
-    check_grader(task, "test", test[:LOOKED_AT])
+    check_grader(whole, "test", test)
+    check_grader(whole, "train", train)
     return (
         Split(whole, "train", digest(train[:first]), place="first", span=(0, first)),
         Split(whole, "train", digest(train[first:]), span=(first, len(train))),
@@ -100,11 +103,13 @@ def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
 
 
 def check_grader(task: TaskSpec, split: str, problems: Sequence[Problem]) -> None:
-    """Say so where the grader takes none of these problems' own answers for right: no training can mend that."""
+    """Say so where the grader takes none of the first problems' own answers for right: no training can mend that."""
     grader = judged_by(task, split)
-    found = [next(errors_of(problem, grader), "") for problem in problems]
+    found = [next(errors_of(problem, grader), "") for problem in problems[:LOOKED_AT]]
     if len(found) >= LOOKED_AT and all(found):
-        told = f"task {task.name(split)!r}: {found[0]}, nor those of the next {len(found) - 1} problems"
+        told = (
+            f"task {task.name(split)!r}, {split} problems: {found[0]}, nor those of the next {len(found) - 1} problems"
+        )
         warn(told)
 
 
@@ -147,8 +152,10 @@ def elsewhere(task: TaskSpec, told: str) -> Split:
 
 
 def held_out_split(task: TaskSpec) -> Split:
-    """The test problems of a task, for what trains nothing."""
-    return Split(task, "test", digest(task.load("test")))
+    """The test problems of a task, for what trains nothing, looked at as those of `splits` are."""
+    test = task.load("test")
+    check_grader(task, "test", test)
+    return Split(task, "test", digest(test))
 
 
 def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0, span: tuple[int, int] | None = None) -> Counted:

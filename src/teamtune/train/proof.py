@@ -1,12 +1,13 @@
-"""A trained adapter's proof: what it answers to a fixed question, so that any engine that loads it can be checked.
+"""A trained adapter's proof: what it answers to fixed questions, so that any engine that loads it can be checked.
 
-    verifier/proof.json   {"question": "What is 12 + 30?", "ids": [21, 9, ...], "logprobs": [-0.1, -0.8, ...],
+    verifier/proof.json   {"answers": [{"question": "What is 12 + 30?", "ids": [21, 9, ...], "logprobs": [-0.1, ...],
                            "near": [{"21": -0.1}, {"9": -0.8, "14": -1.1}, ...], "base": [-2.3, ...],
-                           "bare": {"ids": [21, 8, ...], "logprobs": [...], "near": [...], "adapter": [...]}}
+                           "bare": {"ids": [21, 8, ...], "logprobs": [...], "near": [...], "adapter": [...]}}, ...]}
 
 `ids` are the most likely answer under the adapter, as training computes it, `logprobs` what the adapter gives to it,
 `near` what is nearly as likely at each place, and `base` what the frozen base gives to the answer. `bare` is the same
-the other way round: the base's answer, which a seat without an adapter must give beside this one.
+the other way round: the base's answer, which a seat without an adapter must give beside this one. An adapter that
+learned little differs from the base on some texts alone, so there are several questions.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ from typing import Any
 import torch
 
 from teamtune.engines.render import Renderer
+from teamtune.models import context_of
 from teamtune.train import processes
 from teamtune.train.examples import Example
 from teamtune.train.forward import batch_of, logprobs
 from teamtune.train.team import TeamModel
 from teamtune.types import Message
 
-QUESTION = "What is 12 + 30?"
+QUESTIONS = (
+    "What is 12 + 30?",
+    "Say something about the sea.",
+    "Is 7 * 8 = 54 right or wrong, and why?",
+)
+"""short, and open: weights differ most where no token is certain"""
 LENGTH = 12
 FILE = "proof.json"
 NEAR = 1.0
@@ -39,37 +46,53 @@ def prove(model: TeamModel, folders: Mapping[str, Path]) -> None:
     """Write the proofs of agents' adapters beside them. The base answers once for all. All processes find the answers,
     as a sharded model needs; one writes."""
     renderer = Renderer(model.tokenizer, "the base")
-    prompt = renderer.prompt([Message("user", QUESTION)])
+    asked = {question: renderer.prompt([Message("user", question)]) for question in QUESTIONS}
+    most = max(context_of(model.model.config), min(map(len, asked.values())) + LENGTH)
+    asked = {question: prompt for question, prompt in asked.items() if len(prompt) + LENGTH <= most}
+    prompts = list(asked.values())
     closing = (renderer.closing, model.tokenizer.eos_token_id)
-    bare = answer(model, prompt, None, closing)
+    bare = answers(model, prompts, None, closing)
     for agent, folder in folders.items():
-        own = answer(model, prompt, agent, closing)
-        found = {"question": QUESTION, **own, "base": likelihood(model, prompt, own["ids"], None)}
-        found["bare"] = {**bare, "adapter": likelihood(model, prompt, bare["ids"], agent)}
+        own = answers(model, prompts, agent, closing)
+        base = likelihoods(model, prompts, [one["ids"] for one in own], None)
+        adapter = likelihoods(model, prompts, [one["ids"] for one in bare], agent)
+        rows = zip(asked, own, base, bare, adapter, strict=True)
+        found = [{"question": q, **o, "base": b, "bare": {**r, "adapter": a}} for q, o, b, r, a in rows]
         if processes.is_main():
-            (folder / FILE).write_text(json.dumps(found))
+            (folder / FILE).write_text(json.dumps({"answers": found}))
 
 
-def answer(model: TeamModel, prompt: list[int], agent: str | None, closing: Sequence[int]) -> dict[str, Any]:
-    """The most likely answer of an agent, None being the base, and how likely it is."""
-    ids: list[int] = []
-    near: list[dict[int, float]] = []
-    while len(ids) < LENGTH and (not ids or ids[-1] not in closing):
-        whole = torch.tensor([[*prompt, *ids]], device=model.device)
-        [likely] = model.logits(model.states(whole, weights_of(agent))[:, -1]).float().log_softmax(-1)
-        best = likely.topk(min(MOST_NEAR, len(likely)))
-        found = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        ids.append(next(iter(found)))
-        near.append({token: value for token, value in found.items() if value >= found[ids[-1]] - NEAR})
-    return {"ids": ids, "near": near, "logprobs": likelihood(model, prompt, ids, agent)}
+def answers(
+    model: TeamModel, prompts: Sequence[list[int]], agent: str | None, closing: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The most likely answer of an agent to each prompt, None being the base, and how likely it is. All are in one
+    batch to the end; what comes after an answer has closed is cut off."""
+    ids: list[list[int]] = [[] for _ in prompts]
+    near: list[list[dict[int, float]]] = [[] for _ in prompts]
+    for _ in range(LENGTH):
+        tokens, _ = batch_of(model, [Example(*row) for row in zip(prompts, ids, strict=True)])
+        last = [len(prompt) + len(own) - 1 for prompt, own in zip(prompts, ids, strict=True)]
+        states = model.states(tokens, weights_of(agent, len(prompts)))[range(len(prompts)), last]
+        likely = model.logits(states).float().log_softmax(-1)
+        best = likely.topk(min(MOST_NEAR, likely.shape[-1]))
+        for row, (places, values) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True)):
+            ids[row].append(places[0])
+            near[row].append({p: value for p, value in zip(places, values, strict=True) if value >= values[0] - NEAR})
+    ends = [next((n for n, one in enumerate(own, start=1) if one in closing), LENGTH) for own in ids]
+    ids = [own[:end] for own, end in zip(ids, ends, strict=True)]
+    rows = zip(ids, near, ends, likelihoods(model, prompts, ids, agent), strict=True)
+    return [{"ids": own, "near": beside[:end], "logprobs": told} for own, beside, end, told in rows]
 
 
-def likelihood(model: TeamModel, prompt: list[int], ids: list[int], agent: str | None) -> list[float]:
-    """The log-probabilities that an agent gives to an answer."""
-    tokens, mask = batch_of(model, [Example(prompt, ids)])
-    return logprobs(model, tokens, weights_of(agent), mask)[mask].tolist()
+def likelihoods(
+    model: TeamModel, prompts: Sequence[list[int]], ids: Sequence[list[int]], agent: str | None
+) -> list[list[float]]:
+    """The log-probabilities that an agent gives to an answer of each prompt."""
+    tokens, mask = batch_of(model, [Example(*row) for row in zip(prompts, ids, strict=True)])
+    found = logprobs(model, tokens, weights_of(agent, len(prompts)), mask)
+    return [row[own].tolist() for row, own in zip(found, mask, strict=True)]
 
 
-def weights_of(agent: str | None) -> list[str] | None:
-    """Whose weights a batch of one row is computed with."""
-    return None if agent is None else [agent]
+def weights_of(agent: str | None, rows: int) -> list[str] | None:
+    """Whose weights a batch is computed with."""
+    return None if agent is None else [agent] * rows
