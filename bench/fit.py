@@ -30,6 +30,7 @@ import torch
 import tyro
 from apart import last_line, random_llama
 
+from teamtune.machine import peak_flops
 from teamtune.memory import forget_peak, keep_few_kernels, peak_megabytes
 from teamtune.models import device as this_device
 from teamtune.models import load_model, native_bfloat16, open_tokenizer
@@ -131,22 +132,6 @@ def trl(cfg: Bench, count: int) -> float:
             trainer.train()
             spent += time.monotonic() - began
     return spent
-
-
-def peak_flops() -> float:
-    """Operations a second of the best of some square matrix products, in the precision that fits compute in."""
-    where = this_device()
-    dtype = torch.bfloat16 if native_bfloat16(where) else torch.float32
-    best = 0.0
-    for size in (512, 1024, 2048, *((4096, 8192) if where.type == "cuda" else ())):
-        a, b = (torch.randn(size, size, dtype=dtype, device=where) for _ in range(2))
-        for _ in range(8):
-            began = time.monotonic()
-            torch.mm(a, b)
-            if where.type == "cuda":
-                torch.cuda.synchronize()
-            best = max(best, 2 * size**3 / (time.monotonic() - began))
-    return best
 
 
 def measure(cfg: Bench) -> dict[str, float]:

@@ -24,11 +24,11 @@ from typing import Any, Literal
 import torch
 import tyro
 from apart import last_line
-from fit import peak_flops
 
 from teamtune.engines import EngineSpec
 from teamtune.engines.routed import joined
 from teamtune.engines.transformers import TransformersEngine
+from teamtune.machine import peak_flops
 from teamtune.memory import forget_peak, peak_megabytes
 from teamtune.models import device, native_bfloat16, open_tokenizer
 from teamtune.protocols.discussion import by_policy, discussion, seats

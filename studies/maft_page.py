@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from tables import Asked, Records, joined, named, over_runs, percent, seed_of, table, tables_of
+from tables import Asked, Records, aligned, joined, named, over_runs, percent, seed_of, table, tables_of
 
 from teamtune.diversity import FLIPS
 from teamtune.evaluate import Estimate
@@ -77,23 +77,43 @@ def compared(found: Sequence[list[Row]]) -> list[str]:
     return table(SYSTEMS, [system_line(row) for row in over_runs(list(found))])
 
 
-def costs(records: Sequence[Row]) -> list[str]:
+def costs(records: Sequence[Row], name: str = "comparison") -> list[str]:
     """Means over seeds of what every system cost."""
-    gathered = [{row["system"]: row for row in one["costs"]} for one in records]
+    gathered = [costs_of(one, name) for one in records]
     lines = []
-    for same in zip(*tables_of(records), strict=True):
-        own = [found[row["system"]] for found, row in zip(gathered, same, strict=True)]
-        mean = lambda key, own=own: sum(one[key] or 0 for one in own) / len(own)  # noqa: E731
+    for same in zip(*tables_of(records, name), strict=True):
+        own = [found.get(aligned(row["system"]), {}) for found, row in zip(gathered, same, strict=True)]
+        parameters, train, test = (
+            averaged([one.get(key) for one in own]) for key in ("parameters", "train_seconds", "test_seconds")
+        )
         each = [one["tokens"] for row in same for one in row["trained"]]
         a_row = f"{sum(each) / len(each) / 1000:.0f} k" if each else ""
         total = sum(row["trained_tokens"] for row in same) / len(same) / 1000
-        peak = max(one["peak_mb"] or 0 for one in own)
-        lines.append(
-            f"| {named(row['system'] for row in same)} | {total:.0f} k | {a_row} | {mean('parameters') / 1000:.0f} k "
-            f"| {mean('train_seconds'):.0f} | {mean('test_seconds'):.0f} | {peak:.0f} |"
-        )
+        peak = max((one["peak_mb"] for one in own if one.get("peak_mb") is not None), default=None)
+        told = [number(parameters, 1000, " k"), number(train), number(test), number(peak)]
+        lines.append(f"| {named(row['system'] for row in same)} | {total:.0f} k | {a_row} | {' | '.join(told)} |")
     head = "| system | trained tokens | of one agent | trainable parameters | s to train | s to answer | peak MB |"
     return table(head, lines)
+
+
+def costs_of(record: Row, name: str) -> dict[str, Row]:
+    """What every system of a run's comparison cost. A record of an older version does not tell seconds and memory of
+    further tasks; what was trained is the same there as on the task itself."""
+    if name == "comparison" or name in record.get("further_costs", {}):
+        rows = record["costs"] if name == "comparison" else record["further_costs"][name]
+        return {aligned(row["system"]): row for row in rows}
+    trained = ("parameters", "train_seconds")
+    return {aligned(row["system"]): {key: row[key] for key in trained} for row in record["costs"]}
+
+
+def averaged(values: Sequence[float | None]) -> float | None:
+    """A mean; None where a seed does not tell."""
+    told = [value for value in values if value is not None]
+    return sum(told) / len(told) if len(told) == len(values) else None
+
+
+def number(value: float | None, by: int = 1, unit: str = "") -> str:
+    return "" if value is None else f"{value / by:.0f}{unit}"
 
 
 def transferred(task: str, name: str, records: Mapping[str, Records]) -> list[str]:
@@ -113,7 +133,8 @@ def transferred(task: str, name: str, records: Mapping[str, Records]) -> list[st
         own = [row for row in over_runs(tables_of(there)) if row["system"] in ("Base", *KEPT)]
         lines += [system_line(row, f"{row['system']}, of {home} itself", of_team=False) for row in own]
         told = beside(f"The team trained on {task} minus that trained on {home} itself", found[-1], own[-1])
-    return [f"### Trained on {task}, tested on {name}", "", *table(SYSTEMS, lines), *told]
+    spent = costs(runs, f"transfer/{name.replace(':', '-')}/comparison")
+    return [f"### Trained on {task}, tested on {name}", "", *table(SYSTEMS, lines), *told, "Costs:", "", *spent]
 
 
 def five_agents(records: Sequence[Row], three: Sequence[Row]) -> list[str]:

@@ -3,8 +3,10 @@
 A study outlives its run folders in records, a file for each finished run that holds what its report says in numbers:
 
     {"run": "maft-stories-0-table", "commits": ["0b071a1"], "tables": {"comparison": [{"system": "Base", ...}], ...},
-     "costs": [{"system": "Base", "test_seconds": 31.2, ...}], "labels": [{"iteration": "iteration-1", ...}],
-     "warnings": [], "measures": {"Debate": {"vote": {"mean": 0.85, "se": 0.02, "n": 340}, ...}, ...},
+     "costs": [{"system": "Base", "test_seconds": 31.2, ...}],
+     "further_costs": {"transfer/stories-4/comparison": [{"system": "Base", ...}]},
+     "labels": [{"iteration": "iteration-1", ...}], "warnings": [],
+     "measures": {"Debate": {"vote": {"mean": 0.85, "se": 0.02, "n": 340}, ...}, ...},
      "rounds": {"Debate": [{"round": 1, "values": {...}, "flips": None}, ...], ...},
      "counts": {"iteration-1/sft-rows": {"critic-1: corrected": 62, ...}, ...}}
 """
@@ -23,7 +25,7 @@ import yaml
 
 from teamtune.evaluate import over_seeds
 from teamtune.reporting import facts, read
-from teamtune.reporting.costs import costs
+from teamtune.reporting.costs import costs, costs_elsewhere
 from teamtune.store import read_table
 from teamtune.types import Row
 
@@ -71,6 +73,7 @@ def write_record(file: Path, folder: Path, more: Row | None = None) -> None:
         "commits": sorted({str(json.loads(one.read_text())["commit"]) for one in folder.rglob("DONE.json")}),
         "tables": {name: read.table(folder, name) for name in names},
         "costs": costs(folder, stages),
+        "further_costs": costs_elsewhere(folder, stages),
         "labels": team["labels"],
         "warnings": team["warnings"],
         "measures": {one["name"]: one["values"] for one in team["systems"]},

@@ -312,6 +312,8 @@ SERVER = ["--engine.kind", "openai", "--engine.openai.base-url", "http://x/v1"]
         ),
         ("malt", [*SERVER, "--engine.openai.load-adapters", "--lora.targets", "qkv"], "has no LoRA target 'qkv'"),
         ("maporl", ["--making.lora.targets", "qkv"], "has no LoRA target 'qkv'"),
+        ("baselines", ["--train", "7"], "--train has no use for baselines, which train on nothing"),
+        ("baselines", ["--allow-leaks"], "--allow-leaks has no use for baselines"),
         ("scorer train", ["--scorer.lora.targets", "qkv"], "has no LoRA target 'qkv'"),
     ],
 )

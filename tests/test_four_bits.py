@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from teamtune.cli import main as command
+from teamtune.engines import EngineSpec
 from teamtune.models import load_model
 from teamtune.recipes.evaluation import trained_team
 from teamtune.train.examples import Example
@@ -52,7 +53,7 @@ def test_malt_and_an_evaluation_of_its_team(rough: str, tmp_path: Path) -> None:
     command(["malt", *SMALL, *args, "--model", rough, "--out", str(out)])
     assert (out / "comparison" / "DONE.json").exists()
     assert json.loads((out / "sft" / "DONE.json").read_text())
-    assert trained_team(out, Sampling()).bits == 4
+    assert trained_team(out, Sampling(), EngineSpec()).bits == 4
     command(["eval", "--run", str(out), "--out", str(tmp_path / "eval"), "--test", "2"])
     assert (tmp_path / "eval" / "comparison" / "DONE.json").exists()
 

@@ -415,12 +415,25 @@ def test_another_task_has_another_number_of_votes(tmp_path: Path) -> None:
 
 def test_what_systems_cost(everybody: Path) -> None:
     from teamtune.reporting import facts
+    from teamtune.reporting.debate_sections import spending
 
-    found = {row["system"]: row for row in facts.gather(everybody)["costs"]}
+    told = facts.gather(everybody)
+    found = {row["system"]: row for row in told["costs"]}
     team, single, base = (found[name] for name in ("MAFT, iteration 1", "Single-agent FT, iteration 1", "Debate"))
     assert team["parameters"] == 6 * single["parameters"] > 0 == base["parameters"]
     assert found["MAFT without critics"]["parameters"] == 3 * single["parameters"]
     assert base["train_seconds"] == 0 < single["train_seconds"]
+    place = "transfer/tests.spoken_task-poisoned/comparison"
+    there = {row["system"]: row for row in told["further_costs"][place]}
+    assert list(there) == [row["system"] for row in rows(everybody, place)]
+    own = there["MAFT, iteration 1"]
+    same = ("parameters", "train_seconds")
+    assert [own[key] for key in same] == [team[key] for key in same], "what was trained is the same elsewhere"
+    played = json.loads((everybody / place).with_name("iteration-1").joinpath("turns", "DONE.json").read_text())
+    assert own["test_seconds"] == played["seconds"] != team["test_seconds"]
+    here, away, each = spending(told)["tables"]
+    assert (here["title"], away["title"]) == ("", "On tests.spoken_task-poisoned")
+    assert [row[0] for row in away["rows"]] == list(there) and each["title"] == "Trained tokens, agent by agent"
 
 
 @pytest.mark.parametrize(("objective", "stages"), [("dpo", ["sft", "dpo"]), ("ppo", ["ppo"])])

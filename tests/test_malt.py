@@ -393,6 +393,16 @@ def test_eval_without_one_of_the_adapters_is_refused(
     assert not (tmp_path / "eval").exists()
 
 
+def test_eval_by_another_engine_goes_by_that_one(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever engine the run had."""
+    server = ("--engine.kind", "openai", "--engine.openai.base-url", "http://127.0.0.1:9/v1", "--engine.openai.names")
+    arguments = ["eval", "--run", str(whole), "--out", str(tmp_path / "eval"), *server, "nobody=x"]
+    assert "engine.openai.names has a name for 'nobody', and seats are generator" in refused(capsys, arguments)
+    assert not (tmp_path / "eval").exists()
+
+
 def test_adapters_replaced_in_place_are_noticed(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -239,6 +239,11 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     with pytest.raises(SystemExit, match="2"):
         command(["eval", "--run", str(whole), "--out", str(tmp_path / "bad"), "--untrained", "opener"])
     assert "is no trained seat; there are agent" in capsys.readouterr().err
+    server = ("--engine.kind", "openai", "--engine.openai.base-url", "http://127.0.0.1:9/v1", "--engine.openai.names")
+    with pytest.raises(SystemExit, match="2"):
+        command(["eval", "--run", str(whole), "--out", str(tmp_path / "bad"), *server, "nobody=x"])
+    assert "has a name for 'nobody', and seats are opener, agent" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "bad").exists()
 
 
 @pytest.mark.parametrize("more", [GRADED, ["--share", "agent-turn", "--first-turn", "trained"]])

@@ -289,7 +289,9 @@ def test_without_a_key_only_a_server_of_ones_own_is_asked(server: OddServer, mon
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(TeamtuneError, match="OPENAI_API_KEY is not set"):
         OpenaiEngine("basic", Openai())
-    with pytest.raises(TeamtuneError, match="MY_KEY is not set in the environment; export it, or leave key_from out"):
+    with pytest.raises(
+        TeamtuneError, match=r"MY_KEY is not set in the environment; export it, or leave engine\.openai"
+    ):
         OpenaiEngine("basic", Openai(server.url, key_from="MY_KEY"))
     engine = OpenaiEngine("basic", Openai(server.url))
     engine.adopt(Team("basic", (Agent("one"),)))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from helpers import surroundings
+from teamtune import machine
 from teamtune.cli import main as command
 from teamtune.credit.discussion import INCENTIVES
 from teamtune.engines import EngineSpec
@@ -25,7 +26,7 @@ from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.stored import stored_options
 from teamtune.recipes.workload import Lengths, load_of
 from teamtune.reporting import read
-from teamtune.resources import DEVICES, seconds, shape_of, training_memory, weights
+from teamtune.resources import DEVICES, Device, seconds, shape_of, training_memory, weights
 from teamtune.tasks import TaskSpec
 from teamtune.train.fit import Fit
 from teamtune.train.team import Lora, TeamModel
@@ -306,7 +307,39 @@ def test_a_plan_looks_at_no_data(monkeypatch: pytest.MonkeyPatch, kind: Any) -> 
     assert more.work.answers > load_of(cfg, Lengths()).work.answers > 0
 
 
-def test_a_run_is_held_against_its_plan(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+HERE = Device("this machine (made up)", 16, 2e11, 2e10, on_cpu=True)
+
+
+def test_hours_are_told_of_this_machine_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("teamtune.machine.here", lambda: HERE)
+    asked = ["plan", "malt", "--task", "arithmetic", "--model"]
+    command([*asked, "house", "--here"])
+    lines = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    [told] = [line[2:-1] for line in lines if HERE.name in line]
+    cfg = Malt(Path("x"))
+    cfg = replace(cfg, task=replace(cfg.task, task="arithmetic"))
+    found = hours(cfg, load_of(cfg, Lengths()), shape_of("house"), HERE)
+    spent = [found[part] for part in ("reading", "writing", "training")]
+    assert told == [f"{value:.2f}" for value in (*spent, sum(spent))] and min(spent) > 0
+    command([*asked, LLAMA, "--here"])
+    [told] = [line for line in capsys.readouterr().out.splitlines() if HERE.name in line]
+    assert "does not fit" in told, "32 GB in float32"
+    command([*asked, "house"])
+    assert HERE.name not in capsys.readouterr().out
+
+
+def test_what_this_machine_can_do_is_measured() -> None:
+    found = machine.here()
+    assert found.on_cpu == (machine.device().type == "cpu") and found.gb > 0.5
+    assert 1e8 < found.operations < 1e16 and 1e7 < found.moved < 1e14
+
+
+def test_a_run_is_held_against_its_plan(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teamtune.machine.here", lambda: HERE)
     run = tmp_path / "run"
     line = ["malt", "--task", "tests.easy_task", "--train", "6", "--test", "3", "--width", "2", "--votes", "1"]
     line += ["--model", brief, "--sampling.max-tokens", "10", "--baselines", "none", "--out", str(run)]
@@ -326,8 +359,10 @@ def test_a_run_is_held_against_its_plan(brief: str, tmp_path: Path, capsys: pyte
     assert found["M ids trained on"][1] == trained / 1e6 > 0
     took = lambda at: json.loads((run / at / "DONE.json").read_text())["seconds"]  # noqa: E731
     spent = {part: sum(map(took, stages)) for part, stages in STAGES.items()}
-    assert found["hours, training"] == (None, spent["training"] / 3600)
-    assert found["hours, generating"] == (None, spent["generating"] / 3600)
+    cfg = stored_options(Malt, run)
+    planned = hours(cfg, load_of(cfg, Lengths(110, 6)), shape_of(brief, cfg.lora), HERE)
+    assert found["hours, training"] == (planned["training"], spent["training"] / 3600)
+    assert found["hours, generating"] == (planned["reading"] + planned["writing"], spent["generating"] / 3600)
     command(["plan", str(run), "--lengths.question", "30"])
     assert "happened / planned" in " ".join(capsys.readouterr().out.split())
 

@@ -117,6 +117,16 @@ def test_the_study_of_debates_runs_resumes_and_writes_what_its_runs_say(
         assert f"| Majority FT, {agents} agents |" in text.split("### Five agents")[1]
     record = json.loads(told)
     assert record["rounds"]["Debate"][1]["flips"] and record["counts"]["iteration-1/sft-rows"]
+    import maft_page  # pyright: ignore[reportMissingImports]
+
+    transfer = json.loads((tmp_path / "records" / f"{task}-0-transfer.json").read_text())
+    place = f"transfer/{task}-poisoned/comparison"
+    told_of = [line for line in maft_page.costs([transfer], place) if line.startswith("| MAFT, iteration 1 |")]
+    own = next(row for row in transfer["further_costs"].pop(place) if row["system"] == "MAFT, iteration 1")
+    seconds = f"{own['train_seconds']:.0f} | {own['test_seconds']:.0f} | {own['peak_mb']:.0f} |"
+    assert told_of and told_of[0].endswith(seconds) and told_of[0] in text
+    [older] = [line for line in maft_page.costs([transfer], place) if line.startswith("| MAFT, iteration 1 |")]
+    assert older == told_of[0].removesuffix(seconds) + f"{own['train_seconds']:.0f} |  |  |", "as older records tell"
     (tmp_path / "records" / f"{task}-0-table.json").write_text("{}")
     study.main(replace(asked, again=True, write=None))
     assert (tmp_path / "records" / f"{task}-0-table.json").read_text() == told

@@ -177,7 +177,7 @@ def test_malt_trains_a_team_through_vllm_as_through_the_embedded_engine(server: 
         gaps = json.loads((tmp_path / name / "test/malt/turns/gaps.json").read_text())
         assert set(gaps) == {"generator", "verifier", "refiner"}
         assert max(gaps.values()) < 1e-3
-        alike_when_greedy(trained_team(tmp_path / name, Sampling(temperature=0.0, max_tokens=200), "dpo"))
+        alike_when_greedy(trained_team(tmp_path / name, Sampling(temperature=0.0, max_tokens=200), EngineSpec()))
 
 
 MAPORL = ["maporl", "--task", "arithmetic", "--train", "16", "--test", "4", "--scorer", "grader", "--share", "agent"]

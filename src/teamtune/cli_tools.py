@@ -30,7 +30,7 @@ def doctor(args: list[str]) -> None:
 
 
 PLAN_USAGE = """\
-usage: teamtune plan malt|maft|maporl [--lengths.question N] [--lengths.answer N] [--processes N] [OPTIONS]
+usage: teamtune plan malt|maft|maporl [--lengths.question N] [--lengths.answer N] [--processes N] [--here] [OPTIONS]
        teamtune plan DIR [--lengths.question N] [--lengths.answer N] [--processes N]
 
 Memory, generations, tokens and time of a recipe before anything begins, or beside what a finished run took.
@@ -38,6 +38,7 @@ Memory, generations, tokens and time of a recipe before anything begins, or besi
   --lengths.question  ids of a question with its instructions ({question})
   --lengths.answer    ids of an answer (half of max_tokens)
   --processes         that train (1, or {spread} with --lora.shard)
+  --here              hours on this machine too, whose speed is measured in a few seconds
   OPTIONS             those of the recipe; --out may be left out
 """
 
@@ -71,8 +72,9 @@ def plan(args: list[str]) -> None:
     if told is not None and not (told.isdigit() and int(told)):
         raise TeamtuneError(f"--processes is {told}; give the number of processes that train, 1 or above")
     if args[0] in recipes:
+        here, rest = "--here" in rest, [arg for arg in rest if arg != "--here"]
         rest = rest if any(arg.startswith("--out") for arg in rest) else [*rest, "--out", "unused"]
-        show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths, int(told or 0))
+        show_plan(options(recipes[args[0]], f"plan {args[0]}", rest)[0], lengths, int(told or 0), here)
         return
     if rest:
         raise TeamtuneError(f"teamtune plan of a run takes --lengths and --processes alone, not {shlex.join(rest)}")

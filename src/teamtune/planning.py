@@ -22,6 +22,7 @@ from teamtune.resources import (
     DEVICES,
     OVERHEAD,
     SPREAD,
+    Device,
     Shape,
     at_once,
     generation_memory,
@@ -57,7 +58,7 @@ class Need:
     @property
     def fits(self) -> str:
         """The smallest of the usual devices that holds it, by its memory."""
-        return next((f"{gb} GB" for _, gb, _, _ in DEVICES if self.goes_on(gb)), "none")
+        return next((f"{device.gb} GB" for device in DEVICES if self.goes_on(device.gb)), "none")
 
     def goes_on(self, gb: float) -> bool:
         return self.total + OVERHEAD <= gb * self.share
@@ -99,16 +100,14 @@ def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float]) -> Need:
     return Need("beside vLLM", training.parts, 1 - cfg.engine.vllm.memory)
 
 
-def hours(
-    cfg: Any, load: Load, shape: Shape, device: tuple[str, float, float, float], processes: int = 1
-) -> dict[str, float]:
+def hours(cfg: Any, load: Load, shape: Shape, device: Device, processes: int = 1) -> dict[str, float]:
     """Hours of each part of the work on a device, those alone that it has the memory for. So many processes train, each
     on a device of its own."""
-    asked = {need.way: need.goes_on(device[1]) for need in needs(cfg, load, shape, processes=processes)}
+    asked = {need.way: need.goes_on(device.gb) for need in needs(cfg, load, shape, device.on_cpu, processes)}
     if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
         return {}
     bits, fits = cfg.lora.bits, asked.get("generating")
-    rows = at_once(shape, load.adapters, cfg.engine, load.longest, device[1], bits) if fits else 0
+    rows = at_once(shape, load.adapters, cfg.engine, load.longest, device, bits) if fits else 0
     devices = side_by_side(cfg.engine)
     found = seconds(shape, load.work, device, load.fits, rows, held_bits(cfg.engine, bits), devices)
     found["training"] /= processes
@@ -120,8 +119,9 @@ def parts_here(cfg: Any, load: Load) -> tuple[str, ...]:
     return (*(PARTS[:2] if cfg.engine.kind in LOCAL else ()), *(PARTS[2:] if load.fits else ()))
 
 
-def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
-    """Print the plan of a recipe's options. processes: that train; 0 is one, or as many as a base is spread over."""
+def show_plan(cfg: Any, lengths: Lengths, processes: int = 0, here: bool = False) -> None:
+    """Print the plan of a recipe's options. processes: that train; 0 is one, or as many as a base is spread over. here:
+    hours on this machine too."""
     processes, load, console = trained_by(cfg, processes), load_of(cfg, lengths), Console(soft_wrap=True)
     work, own = load.work, parts_here(cfg, load)
     told = f"{work.answers:,} answers; {work.read / 1e6:.1f} M ids read, {work.written / 1e6:.1f} M written"
@@ -131,7 +131,8 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
         return
     shape = shape_of(cfg.model, cfg.lora)
     adapters = f", {load.adapters} adapters of {shape.adapter / 1e6:.1f} M" if load.fits else ""
-    console.print(f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters{adapters}", highlight=False)
+    size = f"{shape.parameters / 1e9:.2f} G" if shape.parameters >= 1e8 else f"{shape.parameters / 1e6:.2f} M"
+    console.print(f"{shape.name}: {size} parameters{adapters}", highlight=False)
     console.print(told, highlight=False)
     asked = needs(cfg, load, shape, processes=processes)
     names = list(dict.fromkeys(name for need in asked for name in need.parts))
@@ -141,11 +142,11 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0) -> None:
         table.add_row(need.way, *cells, f"{need.total:.1f}", need.fits)
     console.print(table)
     table = Table("Hours", *own, "all", padding=(0, 1, 0, 0))
-    for device in DEVICES:
+    for device in (*DEVICES, *([device_here()] if here else [])):
         found = hours(cfg, load, shape, device, processes)
         cells = [f"{found[part]:.2f}" if part in found else "" for part in own]
         fits = found.keys() >= {*own}
-        table.add_row(device[0], *cells, f"{sum(found[part] for part in own):.2f}" if fits else "does not fit")
+        table.add_row(device.name, *cells, f"{sum(found[part] for part in own):.2f}" if fits else "does not fit")
     console.print(table)
     console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
     if processes > 1:
@@ -178,7 +179,7 @@ def show_outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 0) -> N
 
 def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterator[tuple[str, float | None, float]]:
     """(what, planned, happened) of a finished run. Memory is that of the process, with all that it has loaded; hours
-    are planned for the devices of the plan alone."""
+    are planned for this machine, as if the run had been made here."""
     from teamtune.models import device
 
     load, found = load_of(cfg, lengths), happened(run)
@@ -189,23 +190,26 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
         yield "M ids trained on", load.trained / 1e6, found["trained"] / 1e6
     planned: dict[str, float] = {}
     if parts_here(cfg, load):
-        shape, here = shape_of(cfg.model, cfg.lora), device_here()
+        shape = shape_of(cfg.model, cfg.lora)
         for need in needs(cfg, load, shape, device().type == "cpu", processes):
             if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
                 yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
-        planned = hours(cfg, load, shape, here, processes) if here is not None else {}
+        planned = hours(cfg, load, shape, device_here(), processes)
     writing = planned["reading"] + planned["writing"] if "writing" in planned else None
     yield "hours, generating", writing, found["generating"] / 3600
     if load.fits:
         yield "hours, training", planned.get("training"), found["training"] / 3600
 
 
-def device_here() -> tuple[str, float, float, float] | None:
-    """This machine's GPU, where the plan knows it."""
+def device_here() -> Device:
+    """This machine's GPU as the plan has it, or whatever is here, measured."""
     import torch
 
+    from teamtune.machine import here
+
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((one for one in DEVICES if one[0].partition("(")[2].rstrip(")").split()[-1] in name), None)
+    model = lambda device: device.name.partition("(")[2].rstrip(")").split()[-1]  # noqa: E731
+    return next((one for one in DEVICES if model(one) in name.split()), None) or here()
 
 
 def happened(run: Path) -> dict[str, float]:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from teamtune.engines.spec import EngineSpec
 from teamtune.train.fit import Fit
@@ -32,13 +32,28 @@ OVERHEAD = 1.5
 """GB of a GPU for its context, the allocator's waste, and what the libraries keep"""
 PROCESS = 0.6
 """GB of a process on a CPU without its model: what stages take that load none (docs/log.md, "A plan beside its run")"""
+
+
+class Device(NamedTuple):
+    """What a part of the work runs on."""
+
+    name: str
+    gb: float
+    operations: float
+    """a second, in matrix products of bfloat16"""
+    moved: float
+    """bytes a second of its memory"""
+    on_cpu: bool = False
+    """which holds a base in float32"""
+
+
 DEVICES = (
-    ("24 GB (RTX 4090)", 24, 165e12, 1.0e12),
-    ("48 GB (L40S)", 48, 362e12, 0.86e12),
-    ("80 GB (H100)", 80, 989e12, 3.35e12),
-    ("141 GB (H200)", 141, 989e12, 4.8e12),
+    Device("24 GB (RTX 4090)", 24, 165e12, 1.0e12),
+    Device("48 GB (L40S)", 48, 362e12, 0.86e12),
+    Device("80 GB (H100)", 80, 989e12, 3.35e12),
+    Device("141 GB (H200)", 141, 989e12, 4.8e12),
 )
-"""name, GB, dense bfloat16 operations a second, bytes a second of its memory, as the maker gives them"""
+"""as their makers give them; `machine.here` measures others"""
 TRAINS, READS, WRITES = 0.3, 0.4, 0.5
 """shares of a device's peak that we reckon with: of its operations in training and in reading prompts, and of its
 memory's speed in writing answers"""
@@ -176,13 +191,13 @@ def held_bits(spec: EngineSpec, bits: int) -> int:
     return bits if spec.kind == "transformers" else 16
 
 
-def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, gb: float, bits: int = 16) -> int:
-    """Answers that are written at once on a device of so much memory, by the engine's bounds and what has room; 0 where
+def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, device: Device, bits: int = 16) -> int:
+    """Answers that are written at once on a device, by the engine's bounds and what has room; 0 where
     there is none."""
-    room = gb * (spec.vllm.memory if spec.kind == "vllm" else 1) - OVERHEAD
+    room = device.gb * (spec.vllm.memory if spec.kind == "vllm" else 1) - OVERHEAD
     devices = side_by_side(spec)
-    room -= weights(shape, held_bits(spec, bits)) / devices + adapters * shape.adapter * 4 / GB
-    most = int(room * GB / (longest * shape.cache * 2 / devices))
+    room -= weights(shape, held_bits(spec, bits), device.on_cpu) / devices + adapters * shape.adapter * 4 / GB
+    most = int(room * GB / (longest * shape.cache * (4 if device.on_cpu else 2) / devices))
     return max(0, min(spec.rows, most, *([spec.tokens // longest] if spec.kind == "transformers" else [])))
 
 
@@ -203,7 +218,7 @@ class Work:
 def seconds(
     shape: Shape,
     work: Work,
-    device: tuple[str, float, float, float],
+    device: Device,
     fits: Sequence[tuple[Fit, int]],
     rows: int,
     bits: int = 16,
@@ -216,13 +231,13 @@ def seconds(
     fits: each with the ids that it trains on: forward, back to the activations, and forward again with checkpoint.
     bits: of the weights that are read. devices: that generate together; what they tell each other is not reckoned.
     """
-    _, _, peak, memory = device
+    _, _, peak, memory, on_cpu = device
     once = 2 * shape.parameters
     passes = sum(ids * (3 if fit.checkpoint else 2) for fit, ids in fits) + work.forward
     found = {"training": passes * once / (peak * TRAINS)}
     if rows:
         seen = (work.read + work.written / 2) / max(1, work.answers)
-        moved = weights(shape, bits) * GB + rows * seen * shape.cache * 2
+        moved = weights(shape, bits, on_cpu) * GB + rows * seen * shape.cache * (4 if on_cpu else 2)
         step = max(moved / (memory * WRITES), once * rows / (peak * READS))
         parts = {"reading": work.read * once / (peak * READS), "writing": work.written / rows * step}
         found |= {part: spent / devices for part, spent in parts.items()}

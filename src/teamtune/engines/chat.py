@@ -7,8 +7,7 @@ from typing import Any
 
 import openai
 
-from teamtune.engines.spec import Openai
-from teamtune.given import given
+from teamtune.engines.spec import Openai, check_key
 from teamtune.types import Ask, Completion, Finish, Sampling, TeamtuneError
 
 FINISHES: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "withheld"}
@@ -20,9 +19,8 @@ class Broken(Exception):
 
 def key_of(options: Openai) -> str:
     """The key, from the environment. A server of one's own may need none, where no variable is named."""
+    check_key(options)
     key = os.environ.get(options.key_from, "")
-    if not key and "key_from" in given(options):
-        raise TeamtuneError(f"{options.key_from} is not set in the environment; export it, or leave key_from out")
     if not key and not options.base_url:
         raise TeamtuneError(
             f"{options.key_from} is not set in the environment; export a key, or give engine.openai.base_url"

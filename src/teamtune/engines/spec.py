@@ -167,8 +167,13 @@ def check_seats(spec: EngineSpec, seats: Sequence[str]) -> None:
     for seat in spec.elsewhere:
         if seat not in seats:
             raise TeamtuneError(f"engine.openai.names has a name for {seat!r}, and seats are {', '.join(seats)}")
-    named = spec.openai.key_from
-    if "key_from" in given(spec.openai) and not os.environ.get(named):
+    check_key(spec.openai)
+
+
+def check_key(options: Openai) -> None:
+    """Raises TeamtuneError where the variable that a key is to come from is not set."""
+    named = options.key_from
+    if "key_from" in given(options) and not os.environ.get(named):
         raise TeamtuneError(f"{named} is not set in the environment; export it, or leave engine.openai.key_from out")
 
 

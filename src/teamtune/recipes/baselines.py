@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from teamtune.engines import EngineSpec
+from teamtune.given import given
 from teamtune.protocols.pipeline import seats
 from teamtune.recipes.systems import (
     TEST_SEED,
@@ -22,6 +23,7 @@ from teamtune.recipes.systems import (
 )
 from teamtune.store import Run
 from teamtune.tasks import TaskSpec, held_out_split
+from teamtune.tasks.spec import endless
 from teamtune.types import Sampling, TeamtuneError
 
 
@@ -44,6 +46,14 @@ class Baselines:
         for name in ("votes", "debaters"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"{name} is {getattr(self, name)}; it must be 1 or above")
+        told = given(self.task)
+        idle = [name for name in ("allow_leaks", "unlabelled") if name in told]
+        if "train" in told and endless(self.task.name("test")):
+            idle.append("train")  # a data set keeps what is trained on apart from what is tested
+        if idle:
+            raise TeamtuneError(
+                f"--{idle[0].replace('_', '-')} has no use for baselines, which train on nothing; leave it out"
+            )
         if self.engine.openai.load_adapters:
             raise TeamtuneError("engine.openai.load_adapters has no use for untrained baselines; leave it out")
 

@@ -55,7 +55,7 @@ class Evaluation:
 
 def main(cfg: Evaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
-    team = trained_team(cfg.run, cfg.sampling, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
+    team = trained_team(cfg.run, cfg.sampling, cfg.engine, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
     _, test = splits(cfg.task, trained_on(cfg.run))
     seed = cfg.seed + TEST_SEED
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
@@ -104,8 +104,9 @@ def _preferring(cfg: Malt) -> list[str]:
     return preferring_seats(cfg.train_seats, cfg.dpo_generator)
 
 
-def trained_team(folder: Path, sampling: Sampling, stage: Stage = "dpo") -> Team:
-    """The team that a run trained; a seat that the stage does not train has the adapter of the stage before.
+def trained_team(folder: Path, sampling: Sampling, engine: EngineSpec, stage: Stage = "dpo") -> Team:
+    """The team that a run trained, which may be asked by another engine than in training; a seat that the stage does
+    not train has the adapter of the stage before.
 
     Raises TeamtuneError where a stage of the run is unfinished or one of its adapters is gone.
     """
@@ -115,4 +116,4 @@ def trained_team(folder: Path, sampling: Sampling, stage: Stage = "dpo") -> Team
     if stage == "dpo" and _preferring(cfg):
         less = "; --stage sft takes the team as it is before DPO"
         adapters |= {seat: str(finished(last, "dpo", less) / seat) for seat in _preferring(cfg)}
-    return with_adapters(base_team(cfg.model, seats(sampling), cfg.engine, cfg.lora.bits), adapters)
+    return with_adapters(base_team(cfg.model, seats(sampling), engine, cfg.lora.bits), adapters)

@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from teamtune.engines import EngineSpec
+from teamtune.engines.spec import check_seats
 from teamtune.protocols.discussion import Early
 from teamtune.recipes.entrants import Arena
 from teamtune.recipes.maporl import after_every_turn, identified, problems_before
@@ -60,6 +61,7 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
     if source.scorer_from and not cfg.task.allow_leaks:
         check_unseen(source.scorer_from, test=cfg.task.load("test"))
     base = identified(untrained_team(source, scorer_of(cfg, source)))
+    check_seats(cfg.engine, [agent.name for agent in base.agents])
     folder = finished(cfg.run, "ppo")
     policies = [agent.name for agent in base.agents if agent.trainable]
     for name in cfg.untrained:

@@ -259,7 +259,7 @@ def baselines_plan(cfg: Baselines) -> Plan:
 def evaluation_plan(cfg: Evaluation) -> Plan:
     """Generations and tokens of an evaluation."""
     held_out_split(cfg.task)
-    trained_team(cfg.run, cfg.sampling, cfg.stage)
+    trained_team(cfg.run, cfg.sampling, cfg.engine, cfg.stage)
     calls = len(cfg.roles) * cfg.votes * cfg.task.test
     return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
 

@@ -41,6 +41,12 @@ def costs(folder: Path, stages: Sequence[Row], comparison: str = "comparison") -
     return rows
 
 
+def costs_elsewhere(folder: Path, stages: Sequence[Row]) -> dict[str, list[Row]]:
+    """The same of every comparison on a further task, by its stage: seconds and memory to answer are of that task."""
+    found = [row["name"] for row in stages if row["name"].endswith("/comparison")]
+    return {name: own for name in found if (own := costs(folder, stages, name))}
+
+
 def upstream(stage: Row, sealed: Mapping[str, Row], by_key: Mapping[str, Row]) -> list[Row]:
     """Every stage that a stage stands on, without the problems."""
     found: dict[str, Row] = {}

@@ -110,10 +110,30 @@ def moves(systems: Sequence[Row]) -> Row:
     return make_section("rounds", "Round by round", [text], tables)
 
 
-def spending(rows: Sequence[Row], comparison: Row | None) -> Row:
-    """What each system cost: trained tokens agent by agent, parameters, seconds, memory."""
-    if not rows or comparison is None:
+def spending(facts: Row) -> Row:
+    """What each system cost: trained tokens agent by agent, parameters, seconds, memory; on further tasks too."""
+    compared = [("", facts["comparison"], facts["costs"])]
+    for one in facts["further"]:
+        place = f"transfer/{one['task']}/comparison"
+        compared.append((f"On {one['task']}", one, facts["further_costs"].get(place, [])))
+    known = [(title, comparison, rows) for title, comparison, rows in compared if comparison and rows]
+    if not known:
         return make_section("costs", "Costs")
+    tables = [_spent(title, comparison, rows) for title, comparison, rows in known]
+    trained = {row["system"]: row.get("trained") or [] for _, comparison, _ in known for row in comparison["rows"]}
+    each = [[system, one["agent"], f"{one['tokens']:,}"] for system, group in trained.items() for one in group]
+    if each:
+        tables.append(make_table("Trained tokens, agent by agent", ["System", "Agent", "Tokens"], each))
+    text = (
+        "Seconds to train are those of all stages that a system stands on, rollouts included, so parts that systems "
+        "share count for each; to answer, of all test problems. A stage that was resumed counts its last part. Peak "
+        "memory is the highest of those stages: of the GPU where there is one, else of the process."
+    )
+    return make_section("costs", "Costs", [text], tables)
+
+
+def _spent(title: str, comparison: Row, rows: Sequence[Row]) -> Row:
+    """A line a system, of one task."""
     trained = {row["system"]: row.get("trained") or [] for row in comparison["rows"]}
     lines = []
     for row in rows:
@@ -125,16 +145,7 @@ def spending(rows: Sequence[Row], comparison: Row | None) -> Row:
         lines.append([row["system"], f"{total:,}", str(len(each)), mean, *told, *last])
     columns = ["System", "Trained tokens", "Agents trained", "Tokens an agent", "Trainable parameters"]
     columns += ["Seconds to train", "Seconds to answer", "Peak MB"]
-    each = [[system, one["agent"], f"{one['tokens']:,}"] for system, group in trained.items() for one in group if group]
-    tables = [make_table("", columns, lines)]
-    if each:
-        tables.append(make_table("Trained tokens, agent by agent", ["System", "Agent", "Tokens"], each))
-    text = (
-        "Seconds to train are those of all stages that a system stands on, rollouts included, so parts that systems "
-        "share count for each; to answer, of all test problems. A stage that was resumed counts its last part. Peak "
-        "memory is the highest of those stages: of the GPU where there is one, else of the process."
-    )
-    return make_section("costs", "Costs", [text], tables)
+    return make_table(title, columns, lines)
 
 
 def _told(values: Row, name: str) -> str:

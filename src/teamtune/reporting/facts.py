@@ -13,7 +13,7 @@ from teamtune.credit.tree import hoeffding
 from teamtune.evaluate import accuracy_by_agent
 from teamtune.recipes.systems import scores
 from teamtune.reporting import debates, measures, read
-from teamtune.reporting.costs import costs
+from teamtune.reporting.costs import costs, costs_elsewhere
 from teamtune.reporting.names import (
     MADE,
     further_roots,
@@ -56,6 +56,7 @@ def gather(folder: Path) -> Facts:
         "hoeffding": _hoeffding(facts),
         "team": team(folder, facts["stages"]),
         "costs": costs(folder, facts["stages"]),
+        "further_costs": costs_elsewhere(folder, facts["stages"]),
         "viewer": viewer(folder, facts["stages"], tests, called),
     }
 

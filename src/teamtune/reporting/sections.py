@@ -36,7 +36,7 @@ def sections(facts: Facts) -> list[Row]:
         roles(facts),
         correction(facts),
         values(facts),
-        debate_sections.spending(facts["costs"], facts["comparison"]),
+        debate_sections.spending(facts),
         stages(facts),
     ]
     return [section for section in made if section["text"] or section["tables"]]

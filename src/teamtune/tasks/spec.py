@@ -121,7 +121,7 @@ class TaskSpec:
         return [replace(problem, ending=self.ending) for problem in problems] if self.ending else problems
 
     def _load(self, name: str, theirs: str, count: int) -> list[Problem]:
-        if name != OWN and not hasattr(find(name), "DATASET"):
+        if endless(name):
             level = {"level": self.level} if self.level else {}
             return loaded(name, find(name).load, (theirs, count, self.data_seed), level)
         return self._drawn(name, theirs, count)
@@ -139,7 +139,7 @@ class TaskSpec:
     def most(self) -> int | None:
         """How many problems there are to test on; None where they are made without end."""
         name = self.name("test")
-        if name != OWN and not hasattr(find(name), "DATASET"):
+        if endless(name):
             return None
         pool, shared = self._pool(name, self.held_out)
         return len(pool) - (self.train if shared else 0)
@@ -190,6 +190,11 @@ class TaskSpec:
         ending = ENDINGS.get(self.grader, "End with a line: Answer: <answer>")
         splits = {"train": "", "test": ""} if one and not self.test_data else {"train": "train", "test": "test"}
         return Dataset(OWN, data, partial(common, columns=columns, bare=bare), ending, splits, {}, columns=True)
+
+
+def endless(name: str) -> bool:
+    """Whether a task makes its problems, and takes them from no data set."""
+    return name != OWN and not hasattr(find(name), "DATASET")
 
 
 def labelled_alone(grader: Grader) -> Grader:
