@@ -63,6 +63,10 @@ class OddServer:
         if fault == "long":
             said = {"message": "This model's maximum context length is 64 tokens", "code": "context_length_exceeded"}
             return JSONResponse({"error": said}, 400)
+        if fault in ("no room", "none left") and body["max_tokens"] > 14:
+            prompt = {"no room": "50 in the messages", "none left": "70 in the messages"}[fault]
+            asked = f"This model's maximum context length is 64 tokens. However, you requested 150 tokens ({prompt}, "
+            return JSONResponse({"error": {"message": f"{asked}{body['max_tokens']} in the completion)."}}, 400)
         if fault == "echo":
             return JSONResponse({"error": {"message": f"cannot take {sorted(self.keys)}"}}, 400)
         if fault == "odd":

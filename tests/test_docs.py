@@ -232,7 +232,7 @@ def test_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 COMMANDS = ("malt", "maft", "maporl", "baselines", "eval", "scorer train", "scorer eval", "doctor", "export", "tasks")
 COMMANDS += ("validate-data", "audit-grader")
-BESIDE_THEM = {"--config", "--dry-run", "--processes", "--lengths.question", "--lengths.answer"}
+BESIDE_THEM = {"--config", "--dry-run", "--processes", "--here", "--lengths.question", "--lengths.answer"}
 """options that commands take before they look at the rest"""
 OF_OTHERS = {"--max-model-len", "--max-loras", "--generation-config"}
 """vLLM's"""

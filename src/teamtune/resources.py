@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +24,14 @@ from teamtune.types import TeamtuneError
 
 GB = 1e9
 KNOWN = Path(__file__).parent / "recipes" / "shapes.json"
+"""configurations of models, as far as memory and time go by them; of Phi-3 128k the context is its first length, which
+is all that it reads in one way (models.context_of)"""
 ACTIVATION = 14
 """bytes a token, a layer, and a unit of its width and inner width that training in bfloat16 keeps for the way back,
 with adapters on all linear layers (bench/fit.py --memory: 0.9 GB at width 512, inner 1,536, 8 layers, 4,096 ids); twice
 as many in float32"""
+CPU_CACHE = 1.0
+"""GiB of keys and values that vLLM keeps on a CPU unless it is told (engines/vllm.py)"""
 OVERHEAD = 1.5
 """GB of a GPU for its context, the allocator's waste, and what the libraries keep"""
 PROCESS = 0.6
@@ -39,21 +43,31 @@ class Device(NamedTuple):
 
     name: str
     gb: float
-    operations: float
-    """a second, in matrix products of bfloat16"""
+    low: float
+    """operations a second in matrix products of bfloat16"""
+    wide: float
+    """the same in float32"""
     moved: float
     """bytes a second of its memory"""
     on_cpu: bool = False
-    """which holds a base in float32"""
+    """where a base is in float32, and memory the process's"""
+
+    def operations(self, size: int) -> float:
+        """A second, in numbers of so many bytes."""
+        return self.wide if size == 4 else self.low
+
+    def holds(self, gb: float, share: float = 1.0) -> bool:
+        """Whether so much has room, in a share of the memory. What a process on a CPU takes besides is in its needs."""
+        return gb + (0.0 if self.on_cpu else OVERHEAD) <= self.gb * share
 
 
 DEVICES = (
-    Device("24 GB (RTX 4090)", 24, 165e12, 1.0e12),
-    Device("48 GB (L40S)", 48, 362e12, 0.86e12),
-    Device("80 GB (H100)", 80, 989e12, 3.35e12),
-    Device("141 GB (H200)", 141, 989e12, 4.8e12),
+    Device("24 GB (RTX 4090)", 24, 165e12, 83e12, 1.0e12),
+    Device("48 GB (L40S)", 48, 362e12, 92e12, 0.86e12),
+    Device("80 GB (H100)", 80, 989e12, 67e12, 3.35e12),
+    Device("141 GB (H200)", 141, 989e12, 67e12, 4.8e12),
 )
-"""as their makers give them; `machine.here` measures others"""
+"""as their makers give them; `machine.here` measures the one that is here"""
 TRAINS, READS, WRITES = 0.3, 0.4, 0.5
 """shares of a device's peak that we reckon with: of its operations in training and in reading prompts, and of its
 memory's speed in writing answers"""
@@ -67,6 +81,7 @@ class Shape:
 
     name: str
     parameters: int
+    """of a base; where there are several, their mean, as all that follows"""
     embedding: int
     """of them in embeddings and the output layer, which may be the same"""
     adapter: int
@@ -78,6 +93,20 @@ class Shape:
     """numbers a token leaves in the cache of keys and values, all layers together"""
     vocabulary: int
     context: int
+    """ids that it reads in one way (models.context_of)"""
+    bases: int = 1
+    """that are held at once"""
+
+
+def shape_of_all(names: Sequence[str], lora: Lora = Lora()) -> Shape:
+    """The shape of a team's bases, all of which are in memory: means, but the smallest context."""
+    shapes = [shape_of(name, lora) for name in dict.fromkeys(names)]
+    if len(shapes) == 1:
+        return shapes[0]
+    counted = [one.name for one in fields(Shape) if one.name not in ("name", "context", "bases")]
+    means = {name: round(sum(getattr(one, name) for one in shapes) / len(shapes)) for name in counted}
+    told, context = " and ".join(one.name for one in shapes), min(one.context for one in shapes)
+    return Shape(name=told, context=context, bases=len(shapes), **means)
 
 
 def shape_of(name: str, lora: Lora = Lora()) -> Shape:
@@ -89,7 +118,7 @@ def shape_of(name: str, lora: Lora = Lora()) -> Shape:
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from teamtune.models import check_targets
+    from teamtune.models import check_targets, context_of
 
     config = config_of(name)
     with torch.device("meta"):
@@ -107,7 +136,7 @@ def shape_of(name: str, lora: Lora = Lora()) -> Shape:
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     layers, inner = text.num_hidden_layers, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     sizes = (text.hidden_size, inner, layers, 2 * layers * heads * head, text.vocab_size)
-    return Shape(name, count, sum(ends.values()), adapter, *sizes, text.max_position_embeddings)
+    return Shape(name, count, sum(ends.values()), adapter, *sizes, context_of(config))
 
 
 def config_of(name: str) -> Any:
@@ -128,33 +157,51 @@ def config_of(name: str) -> Any:
         raise TeamtuneError(f"no shape of {name!r}: {reason}; give a folder, or one of {', '.join(known)}") from error
 
 
-def weights(shape: Shape, bits: int = 16, on_cpu: bool = False, processes: int = 1) -> float:
-    """GB of the base. In 4 bits embeddings stay whole, and scales take a sixteenth of the rest. Spread over several
-    processes each has its part of the layers, and two of them whole: one is computed with while the next one comes."""
+def numbers(dtype: str, on_cpu: bool) -> int:
+    """Bytes of a number of the base: by itself float32 on a CPU and bfloat16 on a GPU."""
+    return 4 if dtype == "float32" or (dtype == "auto" and on_cpu) else 2
+
+
+def computed(fit: Fit, on_cpu: bool) -> int:
+    """Bytes of a number that a fit computes in: bfloat16 where a device has it."""
+    from teamtune.models import device, native_bfloat16
+
+    wide = fit.precision == "auto" and on_cpu and not native_bfloat16(device())
+    return 4 if fit.precision == "float32" or wide else 2
+
+
+def weights(shape: Shape, bits: int = 16, size: int = 2, processes: int = 1) -> float:
+    """GB of a base, of so many bytes a number. In 4 bits embeddings stay whole, and scales take a sixteenth of the
+    rest. Spread over several processes each has its part of the layers, and two of them whole: one is computed with
+    while the next one comes."""
     if processes > 1:
         layers = (shape.parameters - shape.embedding) * (1 / processes + 2 / shape.layers)
-        return (shape.embedding + layers) * (4 if on_cpu else 2) / GB
+        return (shape.embedding + layers) * size / GB
     if bits == 16:
-        return shape.parameters * (4 if on_cpu else 2) / GB
+        return shape.parameters * size / GB
     return (shape.embedding * 2 + (shape.parameters - shape.embedding) * (0.5 + 1 / 32)) / GB
 
 
 def training_memory(
-    shape: Shape, agents: int, fit: Fit, lora: Lora, on_cpu: bool = False, spread: int = SPREAD
+    shape: Shape,
+    agents: int,
+    fit: Fit,
+    lora: Lora,
+    on_cpu: bool = False,
+    spread: int = SPREAD,
+    dtype: str = "auto",
 ) -> dict[str, float]:
     """GB of a joint fit: the base once, for each agent its adapter, gradients and AdamW's two moments in float32, what
     one micro-batch keeps for the way back, and some tokens' logits with their gradients.
 
-    spread: processes that a sharded base is spread over.
+    spread: processes that a sharded base is spread over. dtype: of the base, as engine.dtype has it.
     """
-    tokens = fit.micro_tokens or micro_tokens(on_cpu, fit.checkpoint)
-    layer = tokens * ACTIVATION * (shape.width + shape.inner)
-    kept = (
-        tokens * shape.layers * shape.width * (4 if on_cpu else 2) + layer if fit.checkpoint else shape.layers * layer
-    )
+    tokens, size = fit.micro_tokens or micro_tokens(on_cpu, fit.checkpoint), numbers(dtype, on_cpu)
+    layer = tokens * ACTIVATION * (shape.width + shape.inner) * computed(fit, on_cpu) // 2
+    kept = tokens * shape.layers * shape.width * size + layer if fit.checkpoint else shape.layers * layer
     logits = 3 * 4 * min(tokens * shape.vocabulary, MOST_LOGITS)
     return {
-        "weights": weights(shape, lora.bits, on_cpu, spread if lora.shard else 1),
+        "weights": shape.bases * weights(shape, lora.bits, size, spread if lora.shard else 1),
         "adapters": agents * shape.adapter * 16 / GB,
         "activations": kept / GB,
         "logits": logits / GB,
@@ -166,19 +213,33 @@ def generation_memory(
     shape: Shape, adapters: int, spec: EngineSpec, longest: int, on_cpu: bool = False, bits: int = 16
 ) -> dict[str, float]:
     """GB of an engine on each of its devices: the base, its adapters, and keys and values: of a full batch of the
-    embedded engine; of the one longest text that vLLM must have room for, more of which it fills with others.
+    embedded engine; of the one longest text that vLLM must have room for, more of which it fills with others, or what
+    it is told to keep.
 
     longest: ids of a prompt and its answer. bits: of the base where it is trained, and in the embedded engine.
     """
-    size, cached = 4 if on_cpu else 2, min(spec.rows * longest, spec.tokens)
+    size, cached = numbers(spec.dtype, on_cpu), min(spec.rows * min(longest, shape.context), spec.tokens)
     if spec.kind == "vllm":
         cached = spec.vllm.context or shape.context
+    cache = cached * shape.cache * size / GB / side_by_side(spec)
     return {
-        "weights": weights(shape, held_bits(spec, bits), on_cpu) / side_by_side(spec),
+        "weights": shape.bases * weights(shape, held_bits(spec, bits), size) / side_by_side(spec),
         "adapters": adapters * shape.adapter * (2 if spec.kind == "vllm" else 4) / GB,
-        "cache": cached * shape.cache * size / GB / side_by_side(spec),
+        "cache": shape.bases * max(cache, kept_cache(spec, on_cpu)),
         **({"process": PROCESS} if on_cpu else {}),
     }
+
+
+def kept_cache(spec: EngineSpec, on_cpu: bool) -> float:
+    """GB of keys and values that vLLM keeps by a number of its own; 0 where it fills its share of the memory."""
+    if spec.kind != "vllm":
+        return 0.0
+    return (spec.vllm.cache_gb or (CPU_CACHE if on_cpu else 0.0)) * 2**30 / GB
+
+
+def share_of(spec: EngineSpec, on_cpu: bool) -> float:
+    """The share of a device's memory that an engine is held to."""
+    return spec.vllm.memory if spec.kind == "vllm" and not kept_cache(spec, on_cpu) else 1.0
 
 
 def side_by_side(spec: EngineSpec) -> int:
@@ -194,11 +255,17 @@ def held_bits(spec: EngineSpec, bits: int) -> int:
 def at_once(shape: Shape, adapters: int, spec: EngineSpec, longest: int, device: Device, bits: int = 16) -> int:
     """Answers that are written at once on a device, by the engine's bounds and what has room; 0 where
     there is none."""
-    room = device.gb * (spec.vllm.memory if spec.kind == "vllm" else 1) - OVERHEAD
-    devices = side_by_side(spec)
-    room -= weights(shape, held_bits(spec, bits), device.on_cpu) / devices + adapters * shape.adapter * 4 / GB
-    most = int(room * GB / (longest * shape.cache * (4 if device.on_cpu else 2) / devices))
-    return max(0, min(spec.rows, most, *([spec.tokens // longest] if spec.kind == "transformers" else [])))
+    size, devices = numbers(spec.dtype, device.on_cpu), side_by_side(spec)
+    room = device.gb * share_of(spec, device.on_cpu) - (PROCESS if device.on_cpu else OVERHEAD)
+    room -= shape.bases * weights(shape, held_bits(spec, bits), size) / devices + adapters * shape.adapter * 4 / GB
+    kept = kept_cache(spec, device.on_cpu)
+    if kept and kept * devices < (spec.vllm.context or shape.context) * shape.cache * size / GB:
+        return 0  # vLLM does not open where one longest text has no room
+    room = min(room / shape.bases, kept or room)
+    most = int(room * GB / (min(longest, shape.context) * shape.cache * size / devices))
+    return max(
+        0, min(spec.rows, most, *([spec.tokens // min(longest, shape.context)] if spec.kind == "transformers" else []))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,24 +288,27 @@ def seconds(
     device: Device,
     fits: Sequence[tuple[Fit, int]],
     rows: int,
+    spec: EngineSpec = EngineSpec(),
     bits: int = 16,
-    devices: int = 1,
 ) -> dict[str, float]:
     """Estimated seconds on a device: operations over what it does of its peak, and for writing the bytes of the weights
     and of a batch's keys and values, read once for every token of a batch of `rows`. Where `rows` is 0 nothing is
     generated there.
 
     fits: each with the ids that it trains on: forward, back to the activations, and forward again with checkpoint.
-    bits: of the weights that are read. devices: that generate together; what they tell each other is not reckoned.
+    spec: what generates; what its devices tell each other is not reckoned. bits: of the base where it is trained.
     """
-    _, _, peak, memory, on_cpu = device
-    once = 2 * shape.parameters
-    passes = sum(ids * (3 if fit.checkpoint else 2) for fit, ids in fits) + work.forward
-    found = {"training": passes * once / (peak * TRAINS)}
+    once, on_cpu = 2 * shape.parameters, device.on_cpu
+    speed = lambda fit: device.operations(computed(fit, on_cpu)) * TRAINS  # noqa: E731
+    found = {"training": sum(ids * (3 if fit.checkpoint else 2) * once / speed(fit) for fit, ids in fits)}
+    if fits:
+        found["training"] += work.forward * once / speed(fits[0][0])
     if rows:
+        size = numbers(spec.dtype, on_cpu)
+        reads = device.operations(size) * READS
         seen = (work.read + work.written / 2) / max(1, work.answers)
-        moved = weights(shape, bits, on_cpu) * GB + rows * seen * shape.cache * (4 if on_cpu else 2)
-        step = max(moved / (memory * WRITES), once * rows / (peak * READS))
-        parts = {"reading": work.read * once / (peak * READS), "writing": work.written / rows * step}
-        found |= {part: spent / devices for part, spent in parts.items()}
+        moved = weights(shape, held_bits(spec, bits), size) * GB + rows * seen * shape.cache * size
+        step = max(moved / (device.moved * WRITES), once * rows / reads)
+        parts = {"reading": work.read * once / reads, "writing": work.written / rows * step}
+        found |= {part: spent / side_by_side(spec) for part, spent in parts.items()}
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import openai
@@ -11,6 +12,11 @@ from teamtune.engines.spec import Openai, check_key
 from teamtune.types import Ask, Completion, Finish, Sampling, TeamtuneError
 
 FINISHES: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "withheld"}
+
+
+CONTEXT = re.compile(r"context length is (\d+) tokens")
+PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens)")
+"""how servers tell what they have room for, and what a prompt takes of it"""
 
 
 class Broken(Exception):
@@ -84,6 +90,13 @@ def usage_of(answer: Any) -> tuple[int, int] | None:
 def too_long(error: openai.BadRequestError) -> bool:
     """Whether a request was refused for the length of its prompt."""
     return error.code == "context_length_exceeded" or "context length" in str(error)
+
+
+def room_left(error: openai.BadRequestError) -> int:
+    """Ids that an answer may have, where a server refused a prompt that fits with an answer that does not, and says so;
+    else 0. Others make such an answer shorter by themselves, as the embedded engine does."""
+    whole, prompt = (found.search(str(error)) for found in (CONTEXT, PROMPT))
+    return max(0, int(whole[1]) - int(prompt[1])) if whole and prompt else 0
 
 
 def brief(error: BaseException, options: Openai) -> str:

@@ -30,7 +30,18 @@ from typing import Any
 import openai
 
 from teamtune.adapters import check_adapter, zero_adapter
-from teamtune.engines.chat import Broken, asked, brief, completion_of, key_of, lacking, told, too_long, usage_of
+from teamtune.engines.chat import (
+    Broken,
+    asked,
+    brief,
+    completion_of,
+    key_of,
+    lacking,
+    room_left,
+    told,
+    too_long,
+    usage_of,
+)
 from teamtune.engines.ledger import Ledger
 from teamtune.engines.spec import Openai
 from teamtune.models import fingerprint
@@ -231,7 +242,10 @@ class OpenaiEngine:
             except openai.BadRequestError as error:
                 if not too_long(error):
                     raise
-                return Completion("", "overflow", usage=(0, 0))
+                left = room_left(error)
+                if not 0 < left < body[self.options.limit]:
+                    return Completion("", "overflow", usage=(0, 0))
+                body = {**body, self.options.limit: left}
             except (json.JSONDecodeError, openai.APIResponseValidationError, Broken) as error:
                 if attempt == self.options.retries:
                     raise Broken(str(error)) from error
