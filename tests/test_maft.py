@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from teamtune.cli import main as command
 from teamtune.engines.render import Renderer
 from teamtune.protocols import exchange
-from teamtune.recipes import maft_rivals
+from teamtune.recipes import maft_rivals, stored
 from teamtune.recipes.maft_team import Lab, Maft, Rival, Step
+from teamtune.reporting.table import NONE
 from teamtune.store import read_table
 from teamtune.train.examples import sft_example
 from teamtune.train.forward import batch_of
@@ -396,6 +397,35 @@ def test_votes_of_equal_tokens_are_so_many_as_debates_pay_for_there(everybody: P
     assert spent[1] == pytest.approx(spent[0], rel=0.2)
 
 
+def test_a_team_that_had_ablations_may_be_asked_as_they_were(everybody: Path, tmp_path: Path) -> None:
+    """An evaluation has no baselines that would be the method itself."""
+    for n, more in enumerate((["--summary", "none"], ["--manner", "cooperate"])):
+        command(["eval", "--run", str(everybody), "--out", str(tmp_path / str(n)), "--limit", "2", *more])
+        assert [row["system"] for row in rows(tmp_path / str(n), "comparison")] == ["Untrained team", "Trained team"]
+
+
+def test_votes_of_equal_tokens_go_by_what_a_server_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = [("round-1", 5)] * 3 + [("summary-2", 15)] * 3 + [("round-2", 15)] * 3
+    hidden = [
+        {"problem": "p", "take": 0, "tag": tag, "prompt_ids": None, "token_ids": None, "usage": [length, 5]}
+        for tag, length in lengths
+    ]
+    assert maft_rivals.matched(hidden) == (9, 15)
+    shown = [{**turn, "prompt_ids": [1] * turn["usage"][0], "token_ids": [1] * 5, "logprobs": None} for turn in hidden]
+    assert [stored.bare(turn)["usage"] for turn in shown] == [turn["usage"] for turn in hidden]
+    cfg = Maft(Path("x"), baselines=("majority",))
+    lab = Lab(Folder(Path("x")), cfg, None, Team("none", exchange.seats(cfg.names, Sampling())))  # type: ignore[arg-type]
+    blind = [{**turn, "usage": None} for turn in hidden]
+    assert [one.name for one in maft_rivals.alone(lab, blind)] == [
+        "Base",
+        "Majority of 3",
+        "Majority of 9 (equal calls)",
+    ]
+    assert "no majority of equal tokens: the engine does not tell" in " ".join(capsys.readouterr().err.split())
+    same = [{**turn, "usage": [5, 5]} for turn in hidden]
+    assert [one.name for one in maft_rivals.alone(lab, same)][-1] == "Majority of 9 (equal calls and tokens)"
+
+
 def test_another_task_has_another_number_of_votes(tmp_path: Path) -> None:
     cfg = Maft(tmp_path, baselines=("majority",))
     lab = Lab(Folder(tmp_path), cfg, None, Team("none", exchange.seats(cfg.names, Sampling())))  # type: ignore[arg-type]
@@ -492,6 +522,9 @@ def test_a_trained_team_on_other_problems_and_other_debates(whole: Path, tmp_pat
         spent["MAFT, iteration 1"],
     )
     assert "No look for signs of a collapse" in (tmp_path / "first" / "report.md").read_text()
+    costs = (tmp_path / "same" / "report.md").read_text().split("## Costs")[1]
+    line = next(line for line in costs.splitlines() if line.startswith("| Trained team |"))
+    assert [cell.strip() for cell in line.split("|")][6] == NONE, "what training took stands in the run"
     longer = evaluated("longer", "--rounds", "3", "--untrained", "critic-1", "critic-2", "--summary", "none")
     assert longer[-1]["system"] == "Trained team, critic-1 untrained, critic-2 untrained" and longer[-1]["calls"] == 9
 

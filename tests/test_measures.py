@@ -11,7 +11,14 @@ from tests.test_score import talked  # noqa: F401  (a fixture)
 from teamtune import diversity
 from teamtune.credit.consensus import consensus
 from teamtune.protocols import exchange
-from teamtune.recipes.measures import Measures, embedded_rows, likelihood_rows, round_rows
+from teamtune.recipes.measures import (
+    Measured,
+    Measures,
+    collapse_rows,
+    embedded_rows,
+    likelihood_rows,
+    round_rows,
+)
 from teamtune.recipes.systems import scores
 from teamtune.reporting import debates
 from teamtune.reporting.costs import costs, upstream
@@ -79,6 +86,35 @@ def test_a_users_right_answers_may_differ() -> None:
     assert last["kept right"] == 2 and last["consensus"] == pytest.approx(1 / 3) and last["copied"] > 0
 
 
+def test_flips_go_by_the_grade_whatever_an_answer_says() -> None:
+    turns, parsed = debate(("right", "left"), ("right", "right"))
+    last = round_rows(turns, graded(parsed, "left"))[-1]
+    assert {name: last[name] for name in diversity.FLIPS if last[name]} == {"lost": 1, "kept wrong": 1}
+
+
+def test_lengths_are_those_that_the_engine_tells() -> None:
+    """By ids, or as a server counts them; where it does neither there are none, and no sign of a collapse in them."""
+    turns, parsed = debate(("5", "7"), ("5", "5"))
+    tables = []
+    for usage, long in ((None, 1), ([7, 40], 40), ([7, 90], 90)):
+        told = [{**turn, "token_ids": None, "usage": usage} for turn in turns]
+        rows = round_rows(told, graded(parsed, "5"))
+        assert [row["tokens"] for row in rows] == [None if usage is None else long] * 2
+        assert ("tokens" in debates.by_rounds(rows)[0]["values"]) == (usage is not None)
+        tables.append(Measured(f"iteration {long}", Held(rows)))  # type: ignore[arg-type]
+    none, short, long = tables
+    assert not list(collapse_rows([none, short])) and not list(collapse_rows([none, none]))
+    [row] = collapse_rows([short, long])
+    assert row["warning"].startswith("answers went from 40 to 90 tokens")
+
+
+class Held:
+    """Rows that are a table already."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = lambda: rows
+
+
 def columns(**values: list[float]) -> dict[str, list[float]]:
     usual = {"vote": [0.5, 1.0] * 20, "consensus": [0.6, 0.7] * 20, "entropy": [0.5, 0.6] * 20}
     return {**usual, "copied": [0.1, 0.2] * 20, "tokens": [50.0, 60.0] * 20, **values}
@@ -124,7 +160,9 @@ def test_takeovers_and_flips_add_up_over_problems() -> None:
     assert debates.takeovers(rows)["critic-3", "generator-2"] == 2
     first, last = debates.by_rounds(rows)
     assert first["flips"] is None and last["flips"]["corrected"] == 2 and last["values"]["vote"].n == 2
-    assert set(debates.differences(rows, None, None)) == {"vote", *debates.BY_ROUND}
+    assert set(debates.differences(rows, None, None)) == {"vote", *debates.BY_ROUND} - {"tokens"}, (
+        "no ids are told here"
+    )
 
 
 def test_likelihood_against_the_scores_it_is_made_of(talked: tuple[list[Row], Team]) -> None:  # noqa: F811

@@ -156,7 +156,8 @@ def collapse(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence
     """What speaks for a team's collapse between two iterations, as sentences; none where nothing does.
 
     before, after: the same problems in the same order, of each "vote" (accuracy), "consensus", "entropy", "copied"
-        (shares of agents who took over another's answer) and "tokens" (mean length of an answer).
+        (shares of agents who took over another's answer) and "tokens" (mean length of an answer), which may be left out
+        where the engine does not tell it.
 
     A change counts where it is more than two standard errors of the paired differences, and accuracy is flat where its
     gain does not count. Consensus may rise as much as accuracy does.
@@ -175,9 +176,10 @@ def collapse(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence
         found.append(f"entropy of answers fell {went('entropy', 1, ' nats')} {told}")
     if up("copied") and flat:
         found.append(f"agents take over each other's answers more, {went('copied', 100, ' %')}, {told}")
-    short, long = sorted((mean(before, "tokens"), mean(after, "tokens")))
-    if long > 1.5 * short:
-        found.append(f"answers went {went('tokens', 1, ' tokens')}")
+    if "tokens" in before:
+        short, long = sorted((mean(before, "tokens"), mean(after, "tokens")))
+        if long > 1.5 * short:
+            found.append(f"answers went {went('tokens', 1, ' tokens')}")
     return found
 
 

@@ -8,7 +8,7 @@ teamtune eval --run runs/m --out runs/m-no-critic-1 --untrained critic-1
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from teamtune.engines import EngineSpec
 from teamtune.protocols import exchange
 from teamtune.protocols.exchange import Manner, Summary
 from teamtune.recipes.entrants import Arena, Entrant
-from teamtune.recipes.maft_team import Maft
+from teamtune.recipes.maft_team import Maft, varied
 from teamtune.recipes.measures import Measures, measure
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED, base_team, trained_tokens
@@ -78,7 +78,7 @@ def main(cfg: MaftEvaluation, command: str = "") -> Run:
 def as_asked(cfg: MaftEvaluation) -> Maft:
     """The options of the run with those of the evaluation in their place."""
     source = stored_options(Maft, cfg.run)
-    return replace(source, rounds=cfg.rounds, summary=cfg.summary, manner=cfg.manner)
+    return varied(source, baselines=(), rounds=cfg.rounds, summary=cfg.summary, manner=cfg.manner)
 
 
 def defaults(folder: Path) -> MaftEvaluation:

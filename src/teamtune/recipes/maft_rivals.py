@@ -34,7 +34,8 @@ from teamtune.store import Table, read_table
 from teamtune.tasks import grade_turns
 from teamtune.train.fit import fit
 from teamtune.train.objective import Sft
-from teamtune.types import Row, Team
+from teamtune.types import Row, Team, tokens_of
+from teamtune.warn import warn
 
 SOLVER = "solver"
 """the seat of a single model"""
@@ -92,11 +93,15 @@ def alone(lab: Lab, held: list[Row]) -> Iterator[Entrant]:
     if "majority" not in cfg.baselines:
         return
     calls, tokens = matched(held)
+    if tokens is None:
+        warn("no majority of equal tokens: the engine does not tell what the debates' prompts and answers took")
     counts = sorted({cfg.agents, calls, tokens or calls} - {1})  # a vote of one is the answer itself
     once = cfg.debate_of(by_one(generator(0), 1, 1))
     at = partial(Entrant, place=ALONE, team=lab.base, protocol=once, takes=counts[-1])
     yield at("Base", votes=0)
-    equal = {tokens: "equal tokens", calls: "equal calls"}
+    equal = {tokens: "equal tokens", calls: "equal calls"} | (
+        {calls: "equal calls and tokens"} if tokens == calls else {}
+    )
     for count in counts:
         yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
 
@@ -114,17 +119,19 @@ def untrained_debate(lab: Lab) -> Entrant:
 
 def matched(turns: list[Row]) -> tuple[int, int | None]:
     """How many single answers cost as much as one debate: in calls, and in tokens read and written, rounded up; None
-    where the engine hid them.
+    where the engine hides them.
 
     Measured on the untrained team's training debates, whose first answers are what a single agent gives; on a further
     task, on the trained team's debates there.
     """
-    cost = lambda turn: len(turn["prompt_ids"] or ()) + len(turn["token_ids"] or ())  # noqa: E731
+    counts = [(tokens_of(turn, "prompt_ids"), tokens_of(turn, "token_ids")) for turn in turns]
+    cost = [None if prompt is None or said is None else prompt + said for prompt, said in counts]
     episodes = len({(turn["problem"], turn["take"]) for turn in turns})
-    firsts = [cost(turn) for turn in turns if turn["tag"] == "round-1"]
-    calls, whole = ceil(len(turns) / episodes), sum(map(cost, turns)) / episodes
-    known = all(turn["prompt_ids"] and turn["token_ids"] is not None for turn in turns)
-    return calls, ceil(whole * len(firsts) / sum(firsts)) if known and sum(firsts) else None
+    calls, known = ceil(len(turns) / episodes), [one for one in cost if one is not None]
+    firsts = [one for one, turn in zip(cost, turns, strict=True) if turn["tag"] == "round-1" and one is not None]
+    if len(known) < len(cost) or not sum(firsts):
+        return calls, None
+    return calls, ceil(sum(known) / episodes * len(firsts) / sum(firsts))
 
 
 def alone_at_base(lab: Lab) -> Team:

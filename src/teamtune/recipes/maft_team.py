@@ -169,11 +169,15 @@ class Lab:
     def variant(self, name: str, **options: object) -> Lab:
         """The same with some options changed, its stages in a folder of its own if it has a name."""
         # What is compared with the method may be a baseline of its own name.
-        changed = {**({"baselines": ()} if name else {}), **options}
-        idle = unread(lambda one: changed.get(one, getattr(self.cfg, one)))
-        left_out = {one.name: one.default for one in fields(Maft) if one.name in idle}
-        cfg = replace(self.cfg, **left_out, **changed)  # type: ignore[arg-type]
+        cfg = varied(self.cfg, **{**({"baselines": ()} if name else {}), **options})
         return replace(self, cfg=cfg, prefix=f"{name}/" if name else self.prefix)
+
+
+def varied(cfg: Maft, **options: object) -> Maft:
+    """The options with some changed, without those that nothing reads any more."""
+    idle = unread(lambda one: options.get(one, getattr(cfg, one)))
+    left_out = {one.name: one.default for one in fields(Maft) if one.name in idle}
+    return replace(cfg, **{**left_out, **options})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

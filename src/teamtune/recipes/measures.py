@@ -18,10 +18,12 @@ from teamtune.embed import Pooling, encoder_path
 from teamtune.given import refuse_unread
 from teamtune.recipes.systems import Played
 from teamtune.store import Counted, Run, Table
-from teamtune.types import Key, Row, Team, TeamtuneError, by_episode, place_of
+from teamtune.types import Key, Row, Team, TeamtuneError, by_episode, place_of, tokens_of
 from teamtune.vote import vote_score
 
 RIGHT = "right"
+WRONG = "wrong: {}"
+"""how answers are told apart in flips, whatever they say"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ def round_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
      "vote": 1.0, "tokens": 61.3, "copied": 0.333, "kept right": 2, "corrected": 1, "lost": 0, "kept wrong": 0,
      "changed wrong": 0, "adopted": [{"agent": "critic-2", "source": "generator-1"}]}
 
-    consensus, entropy (nats) and disagreement are of the round's answers; flips and copies are from the round before.
+    consensus, entropy (nats) and disagreement are of the round's answers; flips and copies are from the round before;
+    tokens are those of an answer, None where the engine does not tell them.
     """
     graded = {place_of(row): row for row in grades}
     rows: list[Row] = []
@@ -76,18 +79,20 @@ def round_rows(turns: Sequence[Row], grades: Sequence[Row]) -> list[Row]:
             found = [graded[*key, turn["turn"]] for turn in said]
             answers = [one["parsed"] for one in found]
             # A grader of a user's own may read several right answers.
-            marked = [RIGHT if one["score"] == 1 else one["parsed"] for one in found]
+            wrong = lambda parsed: None if parsed is None else WRONG.format(parsed)  # noqa: E731
+            marked = [RIGHT if one["score"] == 1 else wrong(one["parsed"]) for one in found]
             told = {name: measured(answers) for name, measured in AGREEMENT.items()}
             moved: Row = diversity.flips(marked_before, marked, RIGHT) if before else dict.fromkeys(diversity.FLIPS, 0)
             taken = diversity.adopted(before, answers) if before else []
-            lengths = [len(turn["token_ids"] or ()) for turn in said]
+            lengths = [tokens_of(turn, "token_ids") for turn in said]
+            known = [length for length in lengths if length is not None]
             here = at_places([turn["agent"] for turn in said])
             rows.append(
                 {
                     **{"problem": key[0], "take": key[1], "round": number, **told},
                     "accuracy": sum(one["score"] for one in found) / len(found),
                     "vote": vote_score(answers, [one["score"] for one in found]),
-                    "tokens": sum(lengths) / len(lengths),
+                    "tokens": sum(known) / len(known) if len(known) == len(lengths) else None,
                     "copied": diversity.copy_rate(before, answers) if before else 0.0,
                     **moved,
                     "adopted": [{"agent": here[agent], "source": names[source]} for agent, source in taken],
@@ -235,7 +240,9 @@ def collapse_rows(history: Sequence[Measured]) -> list[Row]:
     rows: list[Row] = []
     for one in earlier:
         before = last(one)
-        old, new = ({c: [table[key][c] for key in before] for c in WATCHED} for table in (before, after))
+        whole = lambda c, both=(before, after): all(t[key][c] is not None for t in both for key in both[0])  # noqa: E731
+        watched = [name for name in WATCHED if whole(name)]
+        old, new = ({c: [table[key][c] for key in before] for c in watched} for table in (before, after))
         rows += [{"system": now.name, "warning": f"{told}, since {one.name}"} for told in diversity.collapse(old, new)]
     return rows
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from teamtune.adapters import check_adapter
 from teamtune.models import fingerprint
 from teamtune.store import Run, Table, read_table
-from teamtune.types import BESIDE, Row, Team, TeamtuneError
+from teamtune.types import BESIDE, Row, Team, TeamtuneError, tokens_of
 
 T = TypeVar("T")
 
@@ -90,15 +90,22 @@ def taken_turns(run: Run, stage: str, problems: Table, cfg: Any, alike: Sequence
 
 
 def taken(turns: Sequence[Row], problems: Sequence[Row], ids: bool) -> list[Row]:
-    """The turns, on these very problems. ids: they are this model's; otherwise their texts alone are taken."""
+    """The turns, on these very problems. ids: they are this model's; otherwise texts alone are taken, and their
+    lengths."""
     theirs, own = {turn["problem"] for turn in turns}, {problem["id"] for problem in problems}
     if theirs != own:
         raise TeamtuneError(
             f"turns_from has turns on {len(theirs)} problems, {len(theirs - own)} of which are not among this run's "
             f"{len(own)}; give the task, --train and --data-seed that it was made with"
         )
-    bare: Row = {} if ids else {"prompt_ids": None, "token_ids": None, "logprobs": None}
-    return [{**turn, **bare} for turn in turns]
+    return list(turns) if ids else [{**turn, **bare(turn)} for turn in turns]
+
+
+def bare(turn: Row) -> Row:
+    """What stands in a turn of another model in place of its ids."""
+    prompt, said = (tokens_of(turn, column) for column in ("prompt_ids", "token_ids"))
+    usage = None if prompt is None or said is None else [prompt, said]
+    return {"prompt_ids": None, "token_ids": None, "logprobs": None, "usage": usage}
 
 
 def _stored(folder: Path, whole: bool = False) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from teamtune.types import Row
+from teamtune.types import SCORER, Row
 
 
 def costs(folder: Path, stages: Sequence[Row], comparison: str = "comparison") -> list[Row]:
@@ -27,13 +27,16 @@ def costs(folder: Path, stages: Sequence[Row], comparison: str = "comparison") -
         if turns is None or "team" not in turns["inputs"]:
             return []
         before = upstream(turns, sealed, by_key)
+        seats = [agent for agent in turns["inputs"]["team"]["agents"] if agent["adapter"]]
+        elsewhere = any(not one["adapter"].startswith("run:") for one in seats if one.get("name") != SCORER)
         takes = turns["inputs"].get("how", {}).get("takes", 1)
         peaks = [row["peak_mb"] for row in (*before, turns) if row["peak_mb"] is not None]
         rows.append(
             {
                 "system": system["name"],
                 "parameters": parameters(folder, turns["inputs"]["team"]),
-                "train_seconds": sum(row["seconds"] for row in before),
+                # Of a team that another run trained the seconds stand there; so do those of such a scorer, alone.
+                "train_seconds": None if elsewhere else sum(row["seconds"] for row in before),
                 "test_seconds": turns["seconds"] * (system["votes"] / takes if system["votes"] else 1 / takes),
                 "peak_mb": max(peaks, default=None),
             }

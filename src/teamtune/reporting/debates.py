@@ -50,7 +50,8 @@ def by_rounds(rows: Sequence[Row]) -> list[Row]:
     found = []
     for number in sorted({row["round"] for row in rows}):
         here = [row for row in rows if row["round"] == number]
-        told = {name: estimate([row[name] for row in here]) for name in ("accuracy", "vote", *BY_ROUND)}
+        values = {name: [row[name] for row in here] for name in ("accuracy", "vote", *BY_ROUND)}
+        told = {name: estimate(own) for name, own in values.items() if None not in own}
         moved = Counter({name: sum(row[name] for row in here) for name in FLIPS})
         found.append({"round": number, "values": told, "flips": dict(moved) if moved.total() else None})
     return found
