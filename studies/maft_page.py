@@ -86,8 +86,7 @@ def costs(records: Sequence[Row], name: str = "comparison") -> list[str]:
         parameters, train, test = (
             averaged([one.get(key) for one in own]) for key in ("parameters", "train_seconds", "test_seconds")
         )
-        each = [one["tokens"] for row in same for one in row["trained"]]
-        a_row = f"{sum(each) / len(each) / 1000:.0f} k" if each else ""
+        a_row = by_role([one for row in same for one in row["trained"]])
         total = sum(row["trained_tokens"] for row in same) / len(same) / 1000
         peak = max((one["peak_mb"] for one in own if one.get("peak_mb") is not None), default=None)
         told = [number(parameters, 1000, " k"), number(train), number(test), number(peak)]
@@ -104,6 +103,15 @@ def costs_of(record: Row, name: str) -> dict[str, Row]:
         return {aligned(row["system"]): row for row in rows}
     trained = ("parameters", "train_seconds")
     return {aligned(row["system"]): {key: row[key] for key in trained} for row in record["costs"]}
+
+
+def by_role(trained: Sequence[Row]) -> str:
+    """Mean tokens of an agent, of each role: "48 k of a generator, 17 k of a critic"; of a single model alone."""
+    roles: dict[str, list[float]] = {}
+    for one in trained:
+        roles.setdefault(one["agent"].partition("-")[0], []).append(one["tokens"])
+    means = {role: f"{sum(own) / len(own) / 1000:.0f} k" for role, own in roles.items()}
+    return ", ".join(f"{told} of a {role}" if len(means) > 1 else told for role, told in means.items())
 
 
 def averaged(values: Sequence[float | None]) -> float | None:

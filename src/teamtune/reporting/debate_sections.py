@@ -78,7 +78,8 @@ def diversity(team: Row) -> Row:
     if systems:
         text.append(
             "NLL: last answers under the agents who did not give them, given the question alone. KL: given all that "
-            "the author was shown, over the whole vocabulary; k1 and k3 estimate it from the sampled tokens. Higher is "
+            "the author was shown, over the whole vocabulary; k1 and k3 estimate it from the sampled tokens, "
+            "with a bias where top-p, top-k or a temperature other than 1 cut the distribution. Higher is "
             "more diverse; more diverse is not better by itself."
         )
         if not team["looked"]:
