@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,21 @@ import pytest
 
 from teamtune.calibration import drift
 from teamtune.cli import main as command
-from teamtune.credit.discussion import Incentives, Rewards
+from teamtune.credit.discussion import INCENTIVES, Incentives, Rewards
 from teamtune.curate.discussions import best_discussions
 from teamtune.recipes.maporl_rivals import answers_for
-from teamtune.recipes.maporl_team import Lab, Maporl, generated, rewards_of, size, untrained_team
+from teamtune.recipes.maporl_team import (
+    Lab,
+    Maporl,
+    Trained,
+    generated,
+    rewards_of,
+    size,
+    trained_tokens_of,
+    untrained_team,
+)
 from teamtune.recipes.scorer_source import questions_before, trained_on
+from teamtune.recipes.stored import stored_options
 from teamtune.store import read_table, write_rows
 from teamtune.tasks import TaskSpec, parted
 from teamtune.train.policies import Ppo
@@ -359,8 +370,33 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
             "the rewards have incentives and the base",
         ),
         (["--scorer", "grader", "--scorer-from", "x"], "--scorer-from has no use"),
-        (["--turns", "2", "--baselines", "incentives"], "take --first-turn trained, or --turns 3"),
-        (["--turns", "2", "--rewards.incentives.beta-1", "1"], "of two turns the first is frozen"),
+        (["--turns", "2", "--baselines", "incentives"], "beta_0 of the incentives pays for no answer that anybody"),
+        (
+            ["--turns", "2", "--rewards.incentives.beta-1", "1"],
+            "by their table paper over 2 turns, the first of them frozen; take other cells, --turns 3 or --first-turn",
+        ),
+        (
+            [
+                *("--turns", "2", "--first-turn", "trained"),
+                *("--rewards.incentives.table", "official-code", "--rewards.incentives.beta-0", "1"),
+            ],
+            "beta_0 of the incentives pays for no answer that anybody learns from, by their table official-code",
+        ),
+        (
+            ["--rewards.incentives.alpha-0", "1", "--rewards.incentives.cells", "revision WRR=+alpha_1"],
+            "alpha_0 of the incentives pays for no answer that anybody learns from, by their cells over 3 turns",
+        ),
+        (
+            ["--ppo.objective", "rloo", "--ppo.group", "agent"],
+            "every group of agent has a single one; take ppo.takes 2",
+        ),
+        (["--agents", "1", "--baselines", "--ppo.objective", "group"], "every group of turn has a single one"),
+        (["--agents", "1", "--baselines", "--early.share", "1"], "1 agent always does, after its first answer"),
+        (["--scorer", "none", "--baselines", "no-scorer", *DEFAULT], "no-scorer is the method itself with scorer none"),
+        (
+            ["--agents", "1", "--turns", "1", "--first-turn", "trained", "--baselines", "single-agent"],
+            "single-agent is the method itself with 1 agent and 1 turn",
+        ),
         (["--no-feedback", *GRADED], "feedback has no use with scorer grader"),
         (["--scorer", "none", "--scorer-questions", "500", "--no-feedback"], "feedback has no use with scorer none"),
         (["--scorer", "none", "--scorer-questions", "500", "--rewards.rule", "immediate"], "rule immediate of the rew"),
@@ -399,7 +435,7 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         (["--rewards.incentives.cells", "revision WRR=+alpha_1"], "cells of the incentives has no use"),
         (
             ["--baselines", "incentives", "--rewards.incentives.cells", "revision WRR=+alpha_1"],
-            "the cells of the incentives have no alpha_0",
+            "alpha_0 of the incentives pays for no answer",
         ),
         (["--agents", "1", "--rewards.incentives.alpha-0", "1"], "there are 1 agents and 3 turns; leave them out"),
         (["--agents", "1", "--baselines", "frozen-partners"], "frozen-partners has no use with 1 agent"),
@@ -420,6 +456,36 @@ def test_what_is_refused(
         with pytest.raises(SystemExit, match="2"):
             trained(brief, tmp_path / "run", *more, *dry)
         assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_cell_decides_whether_its_incentive_is_learned_from() -> None:
+    """Whatever coefficient it names: those of revisions at the turn itself, those of influence at the one before."""
+    swapped = Incentives(cells=("revision WRR=+beta_0", "influence WRR=+alpha_0"))
+    assert swapped.learned(2, frozen=True) == {"beta_0"} and swapped.learned(2, frozen=False) == {"beta_0", "alpha_0"}
+    assert swapped.learned(1, frozen=False) == set() and swapped.learned(3, frozen=True) == {"beta_0", "alpha_0"}
+    code = Incentives(table="official-code")
+    assert code.learned(2, frozen=False) == {"alpha_0", "alpha_1"} and code.learned(3, frozen=True) == {*INCENTIVES}
+
+
+def test_one_trained_agent_speaks_beside_the_bases_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from teamtune.recipes import maporl_rivals
+
+    options: dict[str, Any] = {"baselines": ("frozen-partners",), "share": "agent", "sizes": ("3x3",), "agents": 3}
+    places = {"house": ["agent-1", "agent-2", "agent-2"], "others": ["agent-1", "agent-2", "agent-3"]}
+    for name, partners in (("house", ()), ("others", ("b", "c"))):
+        cfg = Maporl(Path("x"), partners=partners, **options)
+        lab = Lab(None, cfg, None, untrained_team(cfg, None))  # type: ignore[arg-type]
+        done = Trained(lab.team, Counter(), Path("x"))
+        monkeypatch.setattr(maporl_rivals, "trained", lambda variant, only, done=done: done)
+        beside, _ = maporl_rivals.frozen_partners(lab)
+        assert beside.protocol.keywords["speakers"][-1] == places[name]  # type: ignore[attr-defined]
+
+
+def test_tokens_of_updates_that_may_end_early_are_those_that_were_taken(whole: Path) -> None:
+    """Where none ends early, as many as all answers have."""
+    ppo = Ppo(**{name: getattr(stored_options(Maporl, whole).ppo, name) for name in ("updates", "problems", "fit")})
+    every = trained_tokens_of(whole, "ppo", ["agent"], ppo)
+    assert every == trained_tokens_of(whole, "ppo", ["agent"], replace(ppo, target_kl=9.0)) and every["agent"] > 0
 
 
 def test_incentives_are_paid_by_the_table_that_was_asked_for(

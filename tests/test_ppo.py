@@ -186,11 +186,29 @@ def test_groups_of_one_answer_and_of_equal_rewards() -> None:
     rewards = [
         {"agent": f"agent-{a + 1}", "problem": "p", "take": 0, "number": 1, "place": a, "reward": 1.0} for a in (0, 1)
     ]
-    with pytest.raises(TeamtuneError, match="objective rloo compares answers and every group of agent has a single"):
-        compared(rewards, ["agent-1", "agent-2"], Ppo("rloo", group="agent"))
+    with pytest.raises(TeamtuneError, match="objective rloo compares answers, and every group of agent has a single"):
+        Ppo("rloo", group="agent").check_groups(2)
+    alone, told = compared(rewards, ["agent-1", "agent-2"], Ppo("rloo", group="agent", takes=2))
+    assert [row["better"] for row in alone] == [0.0, 0.0] and told == {"groups": 2, "degenerate_groups": 2}, (
+        "early ends"
+    )
     found, told = compared(rewards, ["agent-1", "agent-2"], Ppo("group"))
     assert [row["better"] for row in found] == [0.0, 0.0] and told == {"groups": 1, "degenerate_groups": 1}
     assert compared(rewards, ["agent-1"], Ppo()) == (rewards, {})
+
+
+def test_an_agents_answers_of_an_update_may_be_its_group() -> None:
+    """Normalised agent by agent, with one discussion of a problem."""
+    rewards = [
+        {"agent": f"agent-{a + 1}", "problem": p, "take": 0, "number": 1, "place": a, "reward": reward + 10 * a}
+        for a in (0, 1)
+        for p, reward in (("p", 1.0), ("q", 2.0), ("r", 6.0))
+    ]
+    ppo = Ppo("group", group="update")
+    ppo.check_groups(1)
+    found, told = compared(rewards, ["agent-1", "agent-2"], ppo)
+    whole = [(x - 3) / np.std([1, 2, 6], ddof=1) for x in (1, 2, 6)]
+    assert [row["better"] for row in found] == pytest.approx(whole * 2) and told["groups"] == 2
 
 
 @pytest.mark.parametrize("objective", ["group", "rloo"])
@@ -400,6 +418,9 @@ def test_engine_and_trainer_must_agree(tiny: str) -> None:
     rows = [{**row, "logprobs": [x - 0.5 for x in row["logprobs"]]} for row in rolled(made, protocol)]
     with pytest.raises(TeamtuneError, match=r"log-probabilities of agent are 0\.500 a token apart"):
         improved(made.learners[0], made.team, rows, paid(rows), SMALL, 0.0, 0, 0, Clock())
+    rows = [{**row, "logprobs": [float("nan")] * len(row["logprobs"])} for row in rows]
+    with pytest.raises(TeamtuneError, match=r"log-probabilities of agent are nan a token apart"):
+        improved(made.learners[0], made.team, rows, paid(rows), SMALL, 0.0, 0, 0, Clock())
 
 
 def test_a_policy_that_has_moved_far_enough_rests(tiny: str, tmp_path: Path) -> None:
@@ -415,6 +436,7 @@ def test_the_weight_of_the_kl_follows_its_target(tiny: str) -> None:
     up, down = (adapted(1.0, {"agent/base_kl": kl}, made.learners, ppo) for kl in (0.5, 0.09))
     assert up == pytest.approx(1.02) and down == pytest.approx(0.99)
     assert adapted(1.0, {"agent/base_kl": 9.0}, made.learners, SMALL) == 1.0
+    assert adapted(1.0, {}, made.learners, ppo) == 1.0, "an update without answers says nothing"
 
 
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])

@@ -27,7 +27,7 @@ def discussion(*rounds: str, problem: str = "p", take: int = 0) -> tuple[list[Ro
 
 
 def test_the_majority_after_every_turn_with_ties_in_parts() -> None:
-    rows = list(turn_rows(*discussion("RAB", "RRA", "R-A")).rows)
+    rows = list(turn_rows(*discussion("RAB", "RRA", "R-A"), 3).rows)
     assert [row["vote"] for row in rows] == [pytest.approx(1 / 3), 1.0, 0.5]
     assert [row["right"] for row in rows] == [pytest.approx(1 / 3), pytest.approx(2 / 3), pytest.approx(1 / 3)]
     assert [rows[1][name] for name in MOVES] == [1, 1, 0, 1] and sum(rows[0][name] for name in MOVES) == 0
@@ -35,16 +35,17 @@ def test_the_majority_after_every_turn_with_ties_in_parts() -> None:
 
 
 def test_what_cannot_be_read_may_win_the_vote_but_yields_in_a_tie() -> None:
-    assert [row["vote"] for row in turn_rows(*discussion("--R", "-RA", "-RR")).rows] == [0.0, 0.5, 1.0]
+    assert [row["vote"] for row in turn_rows(*discussion("--R", "-RA", "-RR"), 3).rows] == [0.0, 0.5, 1.0]
 
 
 def test_a_discussion_that_ended_early_keeps_its_answers() -> None:
     long, short = discussion("RA", "RR", "RR"), discussion("RR", problem="q")
-    found = turn_rows(long[0] + short[0], long[1] + short[1])
+    found = turn_rows(long[0] + short[0], long[1] + short[1], 3)
     rows = list(found.rows)
     assert found.counts == {"discussions that ended early": 1}
     assert [(row["problem"], row["turn"], row["vote"]) for row in rows[3:]] == [("q", 1, 1), ("q", 2, 1), ("q", 3, 1)]
     assert rows[4]["kept right"] == 2
+    assert [row["turn"] for row in turn_rows(*short, 3).rows] == [1, 2, 3], "where all of them did, too"
 
 
 @pytest.mark.parametrize("cell", list(product("RW", repeat=4)))
@@ -63,7 +64,7 @@ def test_cells_of_two_agents(cell: Any) -> None:
 def test_shares_deltas_and_differences() -> None:
     mine = discussion("RA", "RR"), discussion("AA", "AA", problem="q")
     base = discussion("RA", "AA"), discussion("AA", "AA", problem="q")
-    rows, others = (list(turn_rows(one[0][0] + one[1][0], one[0][1] + one[1][1]).rows) for one in (mine, base))
+    rows, others = (list(turn_rows(one[0][0] + one[1][0], one[0][1] + one[1][1], 2).rows) for one in (mine, base))
     first, last = by_turn("mine", rows, others)
     assert first["diff"] == 0 and first["moves"] == 0 and first["delta_0"] is None
     assert last["accuracy"] == 0.5 and last["n"] == 2 and last["diff"] == 0.5 and last["low"] <= 0.5 <= last["high"]

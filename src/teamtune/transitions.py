@@ -34,11 +34,10 @@ KINDS = (("revision", "", "delta"), ("influence", "influence ", "influence_delta
 """what a cell can be of, and how the names of its shares and of their differences begin"""
 
 
-def turn_rows(turns: Sequence[Row], grades: Sequence[Row]) -> Counted:
-    """One row an episode and turn. A discussion that ended early keeps its last answers for the turns that are left,
-    and is counted."""
+def turn_rows(turns: Sequence[Row], grades: Sequence[Row], most: int) -> Counted:
+    """One row an episode and turn, of at `most` so many. A discussion that ended early keeps its last answers for the
+    turns that are left, and is counted."""
     graded = {place_of(row): row for row in grades}
-    most = max((int(turn["tag"].partition("-")[2]) for turn in turns if turn["tag"].startswith("turn-")), default=0)
     rows: list[Row] = []
     counts: Counter[str] = Counter()
     for (problem, take), group in by_episode(turns).items():

@@ -95,6 +95,13 @@ class Incentives:
         """Whether anything is."""
         return any(getattr(self, name) for name in INCENTIVES)
 
+    def learned(self, turns: int, frozen: bool) -> set[str]:
+        """The coefficients that answers earn of which somebody learns. Those for influence are paid at the turn before,
+        which is the first of two; the published code pays none there, and of a frozen turn nobody learns."""
+        revision, influence = self.tables
+        early = turns > 2 or (turns == 2 and not frozen and self.table == "paper")
+        return {name for cells in (revision, influence if early else {}) for _, name in cells.values() if turns > 1}
+
     @property
     def tables(self) -> tuple[Mapping[Cell, Incentive], Mapping[Cell, Incentive]]:
         """What revision and influence pay, by cell."""

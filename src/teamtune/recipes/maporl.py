@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from teamtune.engines.spec import check_ppo, check_seats
 from teamtune.launcher import several
 from teamtune.models import check_lora, identity
+from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import PAID, entrant, rivals
@@ -165,9 +167,16 @@ def discussed(arena: Arena, entrants: Sequence[Entrant], split: Split, root: str
     found = []
     for one in entrants:
         played = arena.play(one, split, root)
-        moves = arena.run.stage(f"{root}/{one.place}/moves", turn_rows, played.turns, played.grades)
+        most = turns_of(one.protocol)
+        moves = arena.run.stage(f"{root}/{one.place}/moves", turn_rows, played.turns, played.grades, most)
         found.append(Discussed(one.name, moves))
     return found
+
+
+def turns_of(talk: ProtocolFn) -> int:
+    """The turns of a discussion that `Maporl.talk` made, however early it may end."""
+    assert isinstance(talk, partial)
+    return len(talk.keywords["speakers"])
 
 
 def shift_rows(systems: Sequence[Discussed]) -> list[Row]:

@@ -69,7 +69,7 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
             raise TeamtuneError(f"untrained names {name!r}, which is no trained seat; there are {', '.join(policies)}")
     playing = [name for name in policies if name not in cfg.untrained]
     team = with_adapters(base, {name: str(folder / name) for name in playing})
-    tokens = trained_tokens_of(folder, playing, source.ppo.fit.epochs)
+    tokens = trained_tokens_of(cfg.run, "ppo", playing, source.ppo)
     named = ", ".join(["MAPoRL", *(f"{seat} untrained" for seat in cfg.untrained)])
     entrants = []
     for told in cfg.sizes:

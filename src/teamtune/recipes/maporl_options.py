@@ -45,6 +45,15 @@ def check_rewards(option: Callable[[str], Any]) -> None:
             "incentives are paid for what agents do to each other from turn to turn, and there are "
             f"{agents} agents and {turns} turns; leave them out"
         )
+    wanted = [name for name in INCENTIVES if getattr(incentives, name) or "incentives" in option("baselines")]
+    frozen = option("first_turn") == "frozen"
+    if idle_ := [name for name in wanted if name not in incentives.learned(turns, frozen)]:
+        first = ", the first of them frozen" if frozen else ""
+        raise TeamtuneError(
+            f"{idle_[0]} of the incentives pays for no answer that anybody learns from, by their "
+            f"{'cells' if incentives.cells else f'table {incentives.table}'} over {turns} turns{first}; take other "
+            "cells, --turns 3 or --first-turn trained, or leave it out"
+        )
     if scorer == "none" and rewards.rule not in ("last-own", Rewards().rule):
         raise TeamtuneError(
             f"rule {rewards.rule} of the rewards has no use without a scorer, where the last answer's grade "
@@ -54,6 +63,11 @@ def check_rewards(option: Callable[[str], Any]) -> None:
         refuse_unread(rewards, {"gamma": "scorer none, where the last answer's grade is all"}, "{} of the rewards")
     if rewards.right_by == "scorer" and scorer != "learned":
         raise TeamtuneError(f"rewards.right_by is scorer and scorer is {scorer}; take a learned one")
+    if agents == 1 and turns > 1 and option("early").share <= 1:
+        raise TeamtuneError(
+            "early.share ends a discussion where agents agree, and 1 agent always does, after its first answer; leave "
+            "it out"
+        )
     if option("early").score and scorer != "learned":
         raise TeamtuneError(f"early.score has no use with scorer {scorer}, where agents have no scores; leave it out")
 
@@ -63,18 +77,15 @@ def check_rivals(option: Callable[[str], Any]) -> None:
     rivals, scorer, rewards = (option(name) for name in ("baselines", "scorer", "rewards"))
     if "incentives" in rivals and "incentives" in given(rewards) and rewards.incentives.paid:
         raise TeamtuneError("the rewards have incentives and the baseline incentives adds each to none; leave them out")
-    cells = rewards.incentives.cells
-    nowhere = [name for name in INCENTIVES if cells and not any(told.endswith(name) for told in cells)]
-    if "incentives" in rivals and nowhere:
-        raise TeamtuneError(
-            f"the cells of the incentives have no {nowhere[0]}, so the baseline incentives would pay nothing for it; "
-            "name all four, or leave the cells out"
-        )
     if "incentives" in rivals and not option("incentive"):
         raise TeamtuneError("incentive is 0, and the baseline incentives pays it; give it another value")
     hidden = [name for name in ("no-feedback", "hidden-scores") if name in rivals]
     if hidden and (scorer != "learned" or not option("feedback")):
         raise TeamtuneError(f"baseline {hidden[0]} has no use where no scores are shown; leave it out")
+    if "no-scorer" in rivals and scorer == "none":
+        raise TeamtuneError("baseline no-scorer is the method itself with scorer none; leave it out")
+    if "single-agent" in rivals and option("agents") == option("turns") == 1:
+        raise TeamtuneError("baseline single-agent is the method itself with 1 agent and 1 turn; leave it out")
     if "frozen-partners" in rivals and option("agents") == 1:
         raise TeamtuneError("baseline frozen-partners has no use with 1 agent, which has no partners; leave it out")
     if "no-collaboration" in rivals and option("turns") == 1:

@@ -124,7 +124,9 @@ def frozen_partners(lab: Lab) -> Iterator[Entrant]:
     done = trained(variant, only=["agent-1"])
     speakers = variant.cfg.speakers_of(lab.cfg.sizes[0])
     own = partial(entrant, team=done.team, trained=done.tokens, transfers=False)
-    one = [[names[0], *(name if opens(name) else "agent-2" for name in names[1:])] for names in speakers]
+    # More agents than were trained are as the second, unless each has a base of its own.
+    other = lambda name: name if opens(name) or variant.cfg.partners else "agent-2"  # noqa: E731
+    one = [[names[0], *map(other, names[1:])] for names in speakers]
     beside, everywhere = (variant.cfg.talk(some) for some in (one, in_all_places(speakers, "agent-1")))
     yield own("One agent trained, beside untrained ones", "frozen-partners", protocol=beside)
     yield own("One agent trained, in all places", "frozen-partners-all", protocol=everywhere)

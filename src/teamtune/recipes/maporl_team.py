@@ -25,6 +25,7 @@ from teamtune.protocols.discussion import Early, Share, by_policy, discussion, s
 from teamtune.recipes.maporl_learn import learn
 from teamtune.recipes.maporl_options import check_rewards, check_rivals, unread
 from teamtune.recipes.scorer import Scorer, with_scorer
+from teamtune.reporting import read
 from teamtune.rollout import Driver, Rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, TaskSpec
@@ -115,12 +116,7 @@ class Maporl:
             raise TeamtuneError(f"sizes {list(self.sizes)} have other agents than {self.agents}, whose bases differ")
         if self.scorer != "learned" and self.scorer_from:
             raise TeamtuneError(f"scorer is {self.scorer}, so --scorer-from has no use; leave it out")
-        influence = self.rewards.incentives.beta_0 or self.rewards.incentives.beta_1
-        if self.frozen and self.turns == 2 and (influence or "incentives" in self.baselines):
-            raise TeamtuneError(
-                "beta_0 and beta_1 are paid for answers before the last turn, and of two turns the first is frozen, so "
-                "that nobody learns from them; take --first-turn trained, or --turns 3"
-            )
+        self.ppo.check_groups(self.agents)
         option = partial(getattr, self)
         refuse_unread(self, unread(option))
         check_rivals(option)
@@ -218,7 +214,7 @@ def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
     protocol, rewards = cfg.talk(cfg.speakers), rewards_of(cfg)
     args = (lab.problems, lab.train.task, lab.team, policies, protocol, cfg.engine, cfg.lora, rewards, cfg.ppo)
     done = run.train(f"{lab.prefix}ppo", learn, *args, Rollout(cfg.ppo.takes, cfg.seed, cfg.driver))
-    tokens = trained_tokens_of(done.path, policies, cfg.ppo.fit.epochs)
+    tokens = trained_tokens_of(run.path, f"{lab.prefix}ppo", policies, cfg.ppo)
     return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens, done.path)
 
 
@@ -227,12 +223,18 @@ def rewards_of(cfg: Maporl) -> Rewards:
     return replace(cfg.rewards, rule="last-own") if cfg.scorer == "none" else cfg.rewards
 
 
-def trained_tokens_of(folder: Path, policies: Sequence[str], epochs: int) -> Counter[str]:
-    """Target tokens that each policy was trained on: its answers of all updates, as often as they were met."""
+def trained_tokens_of(run: Path, stage: str, policies: Sequence[str], ppo: Ppo) -> Counter[str]:
+    """Target tokens that each policy was trained on: its answers of all updates, as often as they were met. Where an
+    update may end early (target_kl) its line in metrics.jsonl tells; of one that was made twice the last does."""
     found: Counter[str] = Counter()
-    for row in generated(folder):
+    if ppo.target_kl:
+        lines = {line["step"]: line for line in read.metrics(run) if line["stage"] == stage}
+        for line in lines.values():
+            found.update({name: int(line.get(f"{name}/targets", 0)) for name in policies})
+        return found
+    for row in generated(run / stage):
         if row["agent"] in policies:
-            found[row["agent"]] += epochs * len(row["token_ids"] or ())
+            found[row["agent"]] += ppo.fit.epochs * len(row["token_ids"] or ())
     return found
 
 

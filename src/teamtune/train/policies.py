@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -16,7 +16,7 @@ from teamtune.train.fit import Fit, Metrics, adamw
 from teamtune.train.objective import Policy, Values
 from teamtune.train.samples import Estimate, Estimator, value_of
 from teamtune.train.team import TeamModel
-from teamtune.types import TeamtuneError
+from teamtune.types import BESIDE, TeamtuneError
 
 OF_VALUES = ("values", "value_rate", "value_input", "discount", "trace", "whiten", "whiten_rewards")
 OF_GROUPS = ("group",)
@@ -35,8 +35,9 @@ class Ppo:
     """problems of an update"""
     takes: int = 1
     """discussions of a problem; groups are made of them"""
-    group: Literal["turn", "agent"] = "turn"
-    """a group holds all answers to a problem at one turn, or those of each agent by itself"""
+    group: Literal["turn", "agent", "update"] = "turn"
+    """a group holds all answers to a problem at one turn, those of each agent by itself, or those of each agent at one
+    turn to all problems of an update"""
     fit: Fit = Fit(rate=1e-5, epochs=4, batch=32, warmup=0.2, beta2=0.95)
     policy: Policy = Policy()
     values: Values = Values()
@@ -56,9 +57,9 @@ class Ppo:
     whiten: bool = True
     """advantages of spread 1 and mean 0 over an update's tokens of a policy; those of groups are relative already"""
     whiten_rewards: bool = False
-    gap: float = 0.2
+    gap: float = field(default=0.2, metadata=BESIDE)
     """stop where the engine's log-probabilities are, in the mean, this far from those of training"""
-    save_every: int = 5
+    save_every: int = field(default=5, metadata=BESIDE)
     """updates between two states to resume from"""
 
     def __post_init__(self) -> None:
@@ -84,6 +85,17 @@ class Ppo:
         """Raises TeamtuneError where there are fewer problems than an update takes."""
         if count < self.problems:
             raise TeamtuneError(f"{count} problems to train on, and {self.problems} asked for an update; give more")
+
+    def check_groups(self, agents: int) -> None:
+        """Raises TeamtuneError where answers are compared with others of their group and every group has a single
+        one."""
+        company = {"turn": self.takes * agents, "agent": self.takes, "update": self.takes * self.problems}[self.group]
+        if not self.has_values and company < 2:
+            more = {"turn": "ppo.takes 2, or several agents", "agent": "ppo.takes 2, or ppo.group turn"}
+            raise TeamtuneError(
+                f"objective {self.objective} compares answers, and every group of {self.group} has a single one; take "
+                f"{more.get(self.group, 'ppo.problems 2')}"
+            )
 
     @property
     def has_values(self) -> bool:

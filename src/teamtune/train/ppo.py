@@ -132,7 +132,8 @@ def check_sampling(team: Team, policies: Sequence[str]) -> None:
 
 
 def batch(problems: Sequence[Problem], step: int, ppo: Ppo, seed: int) -> list[Problem]:
-    """The problems of an update: every problem once a pass, each pass in another order."""
+    """The problems of an update: each at most once a pass, each pass in another order; what is left at the end of a
+    pass, since it fills no update, comes in another one."""
     ppo.check_problems(len(problems))
     number, place = divmod(step, len(problems) // ppo.problems)
     order = sorted(problems, key=lambda problem: lot(seed, "pass", number, problem.id))
@@ -198,9 +199,9 @@ def joined(rows: Sequence[Row], rewards: Sequence[Row]) -> list[Row]:
 
 def adapted(weight: float, line: Metrics, learners: Sequence[Learner], ppo: Ppo) -> float:
     """The weight of the KL for the next update, after its error, at most a fifth (Ziegler et al. 2019)."""
-    if not ppo.kl_target:
-        return weight
     apart = [float(line[key]) for one in learners for p in one.policies if (key := f"{p}/base_kl") in line]
+    if not ppo.kl_target or not apart:
+        return weight
     error = min(0.2, max(-0.2, finite_mean(apart) / ppo.kl_target - 1))
     return weight * (1 + 0.1 * error)
 

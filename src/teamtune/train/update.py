@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from teamtune.credit.advantage import degenerate_groups, group_relative, leave_one_out
 from teamtune.engines.render import Renderer
-from teamtune.train.examples import Example, Valued
+from teamtune.train.examples import Example, Sampled, Valued
 from teamtune.train.fit import Metrics, autocast, backward, finite, first_epoch, schedule, update
 from teamtune.train.nested import chains
 from teamtune.train.objective import CLIPS, TOKENS, Item, Policy
@@ -18,26 +18,22 @@ from teamtune.train.samples import Answer, Look, finite_mean, learned, looked, v
 from teamtune.types import Message, Row, Team, TeamtuneError, place_of
 from teamtune.vote import lot
 
+GROUPS = {"turn": ("problem", "number"), "agent": ("problem", "number", "place"), "update": ("number", "place")}
+"""what the answers of a group have in common"""
+
 
 def compared(rewards: Sequence[Row], policies: Container[str], ppo: Ppo) -> tuple[list[Row], Metrics]:
     """The rewards with how much better each answer is than its group, whoever gave the others of it; and how many
-    groups there are that policies take part in, and how many of equal rewards, which teach nothing. Unchanged where
-    values are learned.
-
-    Raises TeamtuneError where no group has a second answer.
+    groups there are that policies take part in, and how many teach nothing, for their rewards are equal or there is one
+    alone (`Ppo.check_groups` sees to it that there may be more). Unchanged where values are learned.
     """
     if ppo.has_values:
         return list(rewards), {}
-    apart = ("problem", "number", *(["place"] if ppo.group == "agent" else []))
+    apart = GROUPS[ppo.group]
     group = lambda row: tuple(row[name] for name in apart)  # noqa: E731
     learning = {group(row) for row in rewards if row["agent"] in policies}
     mine = [number for number, row in enumerate(rewards) if group(row) in learning]
     earned, groups = [rewards[n]["reward"] for n in mine], [group(rewards[n]) for n in mine]
-    if groups and max(Counter(groups).values()) < 2:
-        raise TeamtuneError(
-            f"objective {ppo.objective} compares answers and every group of {ppo.group} has a single one; take more "
-            "ppo.takes, or ppo.group turn and several agents"
-        )
     relative = group_relative if ppo.objective == "group" else leave_one_out
     better = dict(zip(mine, relative(earned, groups), strict=True))
     bad, whole = degenerate_groups(earned, groups)
@@ -67,7 +63,7 @@ def improved(
     made = {policy: learned(answers, looks, how, anchored) for policy, answers in by_policy.items()}
     for policy, answers in by_policy.items():
         about = seen(answers, looks)
-        if about["gap"] > ppo.gap:
+        if not about["gap"] <= ppo.gap:  # nor is a number that is none
             raise TeamtuneError(
                 f"log-probabilities of {policy} are {about['gap']:.3f} a token apart between engine and training, over "
                 f"ppo.gap {ppo.gap}; both must hold the same weights in the same precision"
@@ -94,7 +90,7 @@ def stepped(
     """The clipped steps of one update, some epochs of batches, policies and values side by side; means over steps."""
     plans = planned({**items, **values}, ppo, step, seed)
     moved: set[str] = set()
-    taken: Counter[str] = Counter()
+    taken, targets = Counter[str](), Counter[str]()
     sums: dict[str, list[float]] = defaultdict(list)
     for number in range(max(map(len, plans.values()))):
         going = {name: plan[number] for name, plan in plans.items() if number < len(plan) and name not in moved}
@@ -103,7 +99,9 @@ def stepped(
         found = backward(one.model, now, objective, ppo.fit, None) if now else {}
         found |= backward(one.model, worths, ppo.values, ppo.fit, None) if worths else {}
         for agent, told_ in found.items():
-            taken[agent] += sum(map(len, (now if agent in now else worths)[agent]))
+            batch = (now if agent in now else worths)[agent]
+            taken[agent] += sum(map(len, batch))
+            targets[agent] += sum(len(item.data.example.answer) for item in batch if isinstance(item.data, Sampled))
             finite(agent, "loss", told_["loss"], step, ppo.fit)
             options = ppo.fit if agent in items else replace(ppo.fit, rate=ppo.value_rate or ppo.fit.rate)
             told_ |= _numbers(update(one.model, agent, one.optimizers[agent], options, step, ppo.updates))
@@ -116,7 +114,8 @@ def stepped(
     for here in (name.removeprefix(TOKENS) for name in sums if name.startswith(TOKENS)):
         line[f"{here}/clipped"] = sum(sums[CLIPS + here]) / sum(sums[TOKENS + here])
     counts = {f"{agent}/steps": len(sums[f"{agent}/loss"]) for agent in plans}
-    return line | counts | {f"{agent}/tokens": taken[agent] for agent in plans}
+    met = {f"{agent}/tokens": taken[agent] for agent in plans} | {f"{agent}/targets": targets[agent] for agent in items}
+    return line | counts | met
 
 
 def planned(items: Mapping[str, Sequence[Item]], ppo: Ppo, step: int, seed: int) -> dict[str, list[list[int]]]:
