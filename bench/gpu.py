@@ -32,7 +32,7 @@ from teamtune.machine import peak_flops
 from teamtune.memory import forget_peak, peak_megabytes
 from teamtune.models import device, native_bfloat16, open_tokenizer
 from teamtune.protocols.discussion import by_policy, discussion, seats
-from teamtune.resources import config_of
+from teamtune.shapes import config_of
 from teamtune.train.fit import Fit, fit_model
 from teamtune.train.host import Host, on_base
 from teamtune.train.objective import Sft

@@ -24,6 +24,8 @@ SOURCE = Path(teamtune.types.__file__).parent
 COMMANDS = ("malt", "baselines", "eval", "show", "report")
 EASY = ["--task", "tests.easy_task", "--train", "2", "--test", "2", "--width", "2", "--baselines", "none"]
 HEAVY = r"(torch|transformers|peft|accelerate|teamtune\.(engines|train|recipes|cli))\b"
+ASKED = {"malt": EASY[:6], "baselines": [*EASY[:2], *EASY[4:6]]}
+"""the task of each; baselines train on nothing"""
 QUICK = [*EASY, "--engine.kind", "scripted", "--engine.script", "tests.easy_task:answer"]
 
 
@@ -149,7 +151,7 @@ def teamtune_config(out: str) -> dict[str, Any]:
 def test_an_output_path_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        assert f"cannot write in {out}" in sentence(capsys, name, "--out", str(out), *QUICK[:6])
+        assert f"cannot write in {out}" in sentence(capsys, name, "--out", str(out), *ASKED[name])
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -270,7 +272,7 @@ def test_show_and_report_of_what_is_no_run(capsys: pytest.CaptureFixture[str], t
 
 @pytest.mark.parametrize("name", ["malt", "baselines"])
 def test_a_model_path_that_is_missing(capsys: pytest.CaptureFixture[str], out: str, name: str) -> None:
-    said = sentence(capsys, name, "--out", out, *QUICK[:6], "--model", "/no/such/model")
+    said = sentence(capsys, name, "--out", out, *ASKED[name], "--model", "/no/such/model")
     assert "no model at '/no/such/model'; give a folder that exists" in said
 
 

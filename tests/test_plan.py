@@ -26,7 +26,8 @@ from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.stored import stored_options
 from teamtune.recipes.workload import Lengths, load_of
 from teamtune.reporting import read
-from teamtune.resources import DEVICES, Device, at_once, seconds, shape_of, shape_of_all, training_memory, weights
+from teamtune.resources import DEVICES, Device, at_once, seconds, training_memory, weights
+from teamtune.shapes import shape_of, shape_of_all
 from teamtune.tasks import TaskSpec
 from teamtune.train.fit import Fit
 from teamtune.train.team import Lora, TeamModel

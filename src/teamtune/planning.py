@@ -22,15 +22,14 @@ from teamtune.resources import (
     DEVICES,
     SPREAD,
     Device,
-    Shape,
     at_once,
     generation_memory,
     seconds,
-    shape_of_all,
     share_of,
     side_by_side,
     training_memory,
 )
+from teamtune.shapes import Shape, shape_of_all
 from teamtune.train.fit import Fit
 from teamtune.types import TeamtuneError, answering, tokens_of
 
