@@ -198,7 +198,8 @@ def show_outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 0) -> N
     table = Table(f"{run}", "planned", "happened", "happened / planned")
     for what, planned, happened in outcome(run, cfg, lengths, trained_by(cfg, processes)):
         share = f"{happened / planned:.2f}" if planned else ""
-        table.add_row(what, "" if planned is None else f"{planned:,.2f}", f"{happened:,.2f}", share)
+        told = lambda value: f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"  # noqa: E731
+        table.add_row(what, "" if planned is None else told(planned), told(happened), share)
     console = Console(soft_wrap=True)
     console.print(table)
     console.print("Hours are planned for this machine. Of a stage that was resumed, those of its last part happened.")
