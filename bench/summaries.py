@@ -23,12 +23,12 @@ import tyro
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.evaluate import Estimate, estimate
 from teamtune.memory import hold_freed_memory
-from teamtune.play import Live, waves
+from teamtune.play import Engine, Live, waves
 from teamtune.protocols import exchange
 from teamtune.tasks import TaskSpec
 from teamtune.types import Episode, Problem, Sampling, Team
 
-AGENTS = 3
+SPEAKERS = exchange.by_roles(3, 2)
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,9 @@ class Place:
     whole: float
 
 
-def debates(cfg: Bench, task: TaskSpec, summary: exchange.Summary) -> list[Episode]:
-    speakers = exchange.by_roles(AGENTS, 2)
-    names = [name for group in speakers for name in group]
-    team = Team(cfg.model, exchange.seats(names, Sampling(cfg.temperature, top_p=cfg.top_p, max_tokens=256)))
-    protocol = partial(exchange.exchange, speakers=speakers, summary=summary)
-    engine = open_engine(EngineSpec(), team)
-    engine.adopt(team)
-    lives = [Live(problem, 0, protocol, team) for problem in task.load("train")]
+def debates(engine: Engine, team: Team, problems: Sequence[Problem], summary: exchange.Summary) -> list[Episode]:
+    protocol = partial(exchange.exchange, speakers=SPEAKERS, summary=summary)
+    lives = [Live(problem, 0, protocol, team) for problem in problems]
     for _ in waves(lives, engine, 0):
         pass
     return [live.episode() for live in lives]
@@ -92,11 +87,16 @@ def by_problem(some: Sequence[Place], value: str) -> Estimate:
 
 def main(cfg: Bench) -> None:
     hold_freed_memory()
+    names = [name for group in SPEAKERS for name in group]
+    team = Team(cfg.model, exchange.seats(names, Sampling(cfg.temperature, top_p=cfg.top_p, max_tokens=256)))
+    engine = open_engine(EngineSpec(), team)
+    engine.adopt(team)
     for named in cfg.tasks:
         name, _, level = named.partition(":")
         task = TaskSpec(name, level=level, train=cfg.problems, data_seed=cfg.data_seed)
-        both = [debates(cfg, task, way) for way in ("base", "none")]
-        found = list(places(task, task.load("train"), *both))
+        problems = task.load("train")
+        both = [debates(engine, team, problems, way) for way in ("base", "none")]
+        found = list(places(task, problems, *both))
         told = lambda one: f"{100 * one.mean:.1f} ± {100 * one.se:.1f}"  # noqa: E731
         print(f"{named}: {len(found)} second answers at odds, of {len({one.problem for one in found})} problems")
         print(f"  summary complete: {told(by_problem(found, 'complete'))} %")

@@ -98,11 +98,9 @@ def costs(records: Sequence[Row], name: str = "comparison") -> list[str]:
 def costs_of(record: Row, name: str) -> dict[str, Row]:
     """What every system of a run's comparison cost. A record of an older version does not tell seconds and memory of
     further tasks; what was trained is the same there as on the task itself."""
-    if name == "comparison" or name in record.get("further_costs", {}):
-        rows = record["costs"] if name == "comparison" else record["further_costs"][name]
-        return {aligned(row["system"]): row for row in rows}
-    trained = ("parameters", "train_seconds")
-    return {aligned(row["system"]): {key: row[key] for key in trained} for row in record["costs"]}
+    told = {"comparison": record["costs"], **record.get("further_costs", {})}
+    trained = [{key: row[key] for key in ("system", "parameters", "train_seconds")} for row in record["costs"]]
+    return {aligned(row["system"]): row for row in told.get(name, trained)}
 
 
 def by_role(trained: Sequence[Row]) -> str:

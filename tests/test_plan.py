@@ -406,19 +406,8 @@ def test_all_bases_of_a_team_are_planned() -> None:
 
 def test_ppo_is_held_against_what_it_needs_at_once(brief: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    line = [
-        "maporl",
-        "--task",
-        "tests.easy_task",
-        "--train",
-        "6",
-        "--test",
-        "2",
-        "--model",
-        brief,
-        "--scorer",
-        "grader",
-    ]
+    line = ["maporl", "--task", "tests.easy_task", "--train", "6", "--test", "2", "--model", brief]
+    line += ["--scorer", "grader"]
     line += ["--sampling.max-tokens", "10", "--ppo.updates", "1", "--ppo.problems", "3", "--out", str(run)]
     command([*line, "--baselines"])
     told = [what for what, _, _ in outcome(run, stored_options(Maporl, run), Lengths(110, 6))]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from teamtune import machine
 from teamtune.recipes.maporl_team import Maporl
 from teamtune.recipes.workload import Lengths, Load, load_of
 from teamtune.reporting import read
@@ -140,7 +141,7 @@ def show_plan(cfg: Any, lengths: Lengths, processes: int = 0, here: bool = False
     each = " each on average" if shape.bases > 1 else ""
     console.print(f"{shape.name}: {size} parameters{each}{adapters}", highlight=False)
     console.print(told, highlight=False)
-    devices = (*DEVICES, *([device_here()] if here else []))
+    devices = (*DEVICES, *([machine.here()] if here else []))
     console.print(memory_table("Memory, GB", needs(cfg, load, shape, processes=processes)))
     if devices[-1].on_cpu:
         own_memory = needs(cfg, load, shape, on_cpu=True, processes=processes)
@@ -238,18 +239,11 @@ def outcome(run: Path, cfg: Any, lengths: Lengths, processes: int = 1) -> Iterat
         for need in needs(cfg, load, shape, device().type == "cpu", processes):
             if need.way in compared:
                 yield f"GB, {need.way}", need.total, found[f"{compared[need.way]} MiB"] * 2**20 / 1e9
-        planned = hours(cfg, load, shape, device_here(), processes)
+        planned = hours(cfg, load, shape, machine.here(), processes)
     writing = planned["reading"] + planned["writing"] if "writing" in planned else None
     yield "hours, generating", writing, found["generating"] / 3600
     if load.fits:
         yield "hours, training", planned.get("training"), found["training"] / 3600
-
-
-def device_here() -> Device:
-    """This machine, measured now."""
-    from teamtune.machine import here
-
-    return here()
 
 
 def happened(run: Path) -> dict[str, float]:

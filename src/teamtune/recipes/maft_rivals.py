@@ -99,9 +99,9 @@ def alone(lab: Lab, held: list[Row]) -> Iterator[Entrant]:
     once = cfg.debate_of(by_one(generator(0), 1, 1))
     at = partial(Entrant, place=ALONE, team=lab.base, protocol=once, takes=counts[-1])
     yield at("Base", votes=0)
-    equal = {tokens: "equal tokens", calls: "equal calls"} | (
-        {calls: "equal calls and tokens"} if tokens == calls else {}
-    )
+    equal = {tokens: "equal tokens", calls: "equal calls"}
+    if tokens == calls:
+        equal = {calls: "equal calls and tokens"}
     for count in counts:
         yield at(f"Majority of {count}{f' ({equal[count]})' if count in equal else ''}", votes=count)
 
