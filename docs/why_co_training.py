@@ -1,6 +1,6 @@
 """Why train agents together: the game of MAPoRL's section 2 and appendices C and D, as a program.
 
-    python docs/why_co_training.py                  # the table of the toy experiment
+    python docs/why_co_training.py                  # the tables of both observations and of the toy experiment
     python docs/why_co_training.py --write          # and the pictures docs/concepts/why-co-training*.svg
 
 Two agents play T turns. Whoever works alone earns `alone` a turn, whoever collaborates earns `together` < `alone`,
@@ -10,7 +10,7 @@ until both have collaborated in C of the turns: from then on each earns 1 a turn
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,32 @@ def followed(game: Game, start: float = 4.0, end: float = 0.002, steps: int = 60
             gain = game.together + chance + (1 - chance) * game.alone - 2 * game.alone
             chance = 0.5 * chance + 0.5 * sigmoid(gain / heat)
     return chance
+
+
+def dearest(gain: Array, learns: Callable[[Game], NDArray[np.bool_]], steps: int = 30) -> Array:
+    """What collaboration may cost a turn, alone - together, for agents to come to it, found by halving.
+
+    gain: of synergy over working alone, 1 - alone.
+    """
+    low, high = np.zeros(gain.shape), np.ones(gain.shape)
+    for _ in range(steps):
+        cost = (low + high) / 2
+        found = learns(Game(1 - gain, 1 - gain - cost))
+        low, high = np.where(found, cost, low), np.where(found, high, cost)
+    return low
+
+
+def observations(points: int = 9) -> dict[str, Array]:
+    """Both observations over the gain of synergy, from 0 to 0.8: the dearest collaboration that is learned, by partner.
+
+    Where both learn, it is where the learners' chances go, not what the formula says of them.
+    """
+    gain = np.linspace(0, 0.8, points)
+    lines = {named(None): dearest(gain, lambda game: followed(game) > 0.5, steps=12)}
+    for chance in PARTNERS:
+        if chance is not None:
+            lines[named(chance)] = dearest(gain, lambda game, chance=chance: learns_beside(game, chance))
+    return {"gain": gain, **lines}
 
 
 def sigmoid(x: Array) -> Array:
@@ -128,25 +154,44 @@ def named(partner: float | None) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    from teamtune.reporting import svg
-
+    names = [named(partner) for partner in PARTNERS]
     two = drawn(4000)
     beside = ", ".join(f"{chance} {100 * learns_beside(two, chance).mean():.0f} %" for chance in (0.5, 0.6, 0.7))
     together = f"{100 * learn_together(two).mean():.0f} %"
     print(f"Two turns, 4,000 games: both learn {together}; beside a fixed partner {beside}")
+    both = observations()
+    print("The most that collaboration may cost and be learned, by what synergy gains over working alone")
+    show("gain", both["gain"], both, "12.1f")
+    drawn_once = {name: line for name, line in both.items() if name != named(0.5)}  # it lies on that of both learners
+    pictures = [("two", "Dearest collaboration that is learned", "gain, %", 100 * both["gain"], drawn_once)]
     for turns in (10, 20):
         rows = experiment(turns)
-        names = [named(partner) for partner in PARTNERS]
+        columns = {name: np.array([row[name] for row in rows]) for name in ["needed", *names]}
         print(f"T = {turns}: chance of synergy, mean over 5,000 games, by the joint turns that it needs")
-        print(" ".join(f"{name:>12}" for name in ["needed", *names]))
-        for row in rows:
-            print(f"{row['needed']:12.0f}", *(f"{row[name]:12.3f}" for name in names))
-        if "--write" in argv:
-            lines = [(name, [(row["needed"], row[name]) for row in reversed(rows)]) for name in names]
-            title = f"Chance of synergy over the joint turns that it needs, T = {turns}"
-            picture = svg.lines_over(lines, names, title, "joint turns")
-            file = Path(__file__).with_name("concepts") / f"why-co-training{'' if turns == 10 else f'-{turns}'}.svg"
-            file.write_text(svg.standalone(picture))
+        show("needed", columns["needed"], columns, "12.0f")
+        title = f"Chance of synergy over the joint turns that it needs, T = {turns}"
+        pictures.append((str(turns), title, "joint turns", columns["needed"], columns))
+    if "--write" in argv:
+        for which, title, below, across, columns in pictures:
+            draw(which, title, below, across, {name: columns[name] for name in names if name in columns})
+
+
+def show(first: str, across: Array, columns: Mapping[str, Array], form: str) -> None:
+    """Print a table, a column for each partner."""
+    names = [named(partner) for partner in PARTNERS]
+    print(" ".join(f"{name:>12}" for name in [first, *names]))
+    for row, value in enumerate(across):
+        print(format(value, form), *(f"{columns[name][row]:12.3f}" for name in names))
+
+
+def draw(which: str, title: str, below: str, across: Array, columns: Mapping[str, Array]) -> None:
+    """Write a picture beside the page that shows it."""
+    from teamtune.reporting import svg
+
+    lines = [(name, sorted(zip(across.tolist(), column.tolist(), strict=True))) for name, column in columns.items()]
+    picture = svg.lines_over(lines, list(columns), title, below)
+    file = Path(__file__).with_name("concepts") / f"why-co-training-{which}.svg"
+    file.write_text(svg.standalone(picture))
 
 
 if __name__ == "__main__":

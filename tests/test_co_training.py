@@ -40,6 +40,16 @@ def test_both_learners_end_where_the_proof_says(game: Any) -> None:
     assert (printed[clear] != expected[clear]).mean() > 0.1
 
 
+def test_dearest_collaboration_that_is_learned(game: Any) -> None:
+    """The picture's lines: chance times gain beside a fixed partner, and half of it where both learn."""
+    lines = game.observations(points=5)
+    for chance in (0.5, 0.6, 0.7):
+        np.testing.assert_allclose(lines[game.named(chance)], chance * lines["gain"], atol=1e-6)
+    np.testing.assert_allclose(lines["both learn"], 0.5 * lines["gain"], atol=1e-3)
+    formula = game.dearest(lines["gain"], game.learn_together)
+    np.testing.assert_allclose(formula, 0.5 * lines["gain"], atol=1e-6)
+
+
 def test_synergy_against_a_loop_over_all_histories(game: Any) -> None:
     """Two turns, one joint turn needed: only the first turn matters, and its chance is a fixed point."""
     some = game.Game(np.array([0.5]), np.array([0.4]))
