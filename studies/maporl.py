@@ -5,11 +5,11 @@
     python studies/maporl.py --write docs/results/maporl.md
 
 For every seed, on problems of its own: a scorer, measured on other levels too; the team beside the untrained
-discussion, in discussions of other sizes too; the team on the other task; the team beside all other baselines;
-discussions of two turns with each incentive by itself. Every run is an ordinary `teamtune scorer train` or `teamtune
-maporl` run folder, and takes over from the seed's other runs what is the same; a killed study goes on where it was.
-What a finished run says is recorded in a file of its own in `--records`, which the tables are made of; a recorded run
-is not made again.
+discussion, in discussions of other sizes too; the team on the other task; the team beside all other baselines; a team
+whose first turn learns too; discussions of two turns with each incentive by itself. Every run is an ordinary `teamtune
+scorer train` or `teamtune maporl` run folder, and takes over from the seed's other runs what is the same; a killed
+study goes on where it was. What a finished run says is recorded in a file of its own in `--records`, which the tables
+are made of; a recorded run is not made again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ UNTRAINED: tuple[Rival, ...] = ("off-the-shelf", "no-feedback")
 APART: tuple[Rival, ...] = ("no-feedback", "hidden-scores", "incentives")
 """not among the rivals: elsewhere in the study, or (hidden-scores) left out for its time"""
 SAME_TEAM = ("table", "transfer", "rivals")
-PARTS = (*SAME_TEAM, "incentives")
+PARTS = (*SAME_TEAM, "opening", "incentives")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,9 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
             alone(cfg), out=out("transfer"), baselines=UNTRAINED[:1], sizes=SIZES[:1], eval_tasks=FURTHER[task]
         ),
         "rivals": replace(cfg, out=out("rivals"), sizes=SIZES[:1]),
+        "opening": replace(
+            alone(cfg), out=out("opening"), first_turn="trained", baselines=UNTRAINED[:1], sizes=SIZES[:1]
+        ),
         # Both turns learn: what beta pays for is said in the first.
         "incentives": replace(
             alone(cfg),

@@ -27,6 +27,8 @@ def of_task(task: str, done: Records, asked: Asked) -> list[str]:
     for name in (told.replace(":", "-") for told in asked.further[task]):
         found = tables_of(done["transfer"], f"transfer/{name}/by-turn")
         lines += [f"### Trained on {task}, tested on {name}", "", *turn_by_turn(found)] if found else []
+    if found := tables_of(done["opening"], "by-turn"):
+        lines += ["### The first turn trained too", "", *turn_by_turn(found)]
     lines += ["### Cost", "", *cost(joined(done["table"], done["rivals"])), *trainings(done)]
     majority = majorities(by_turn)
     bars = svg.stacked([one[:2] for one in majority], MOVES, "How the majority moved, % of problems")
@@ -189,15 +191,15 @@ def by_itself(done: Records) -> Iterator[float]:
 
 
 def learning(done: Records) -> str:
-    """A picture of every training but those with incentives: the last turn's accuracy over the updates, mean over
-    seeds."""
+    """A picture of every training of three turns: the last turn's accuracy over the updates, mean over seeds."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for part in ("table", "rivals"):
+    for part in ("table", "rivals", "opening"):
         for name in dict.fromkeys(stage for one in done[part] for stage in one["updates"]):
             last = [one["updates"][name]["accuracy"][-1][1] for one in done[part] if name in one["updates"]]
             steps = zip(*last, strict=False)
             line = [(same[0][0], sum(value for _, value in same) / len(same)) for same in steps]
-            found.setdefault("the team" if name == TEAM else name.removesuffix("/ppo"), line)
+            team = "all turns" if part == "opening" else "the team"
+            found.setdefault(team if name == TEAM else name.removesuffix("/ppo"), line)
     return svg.standalone(svg.lines_over(list(found.items()), list(found), "accuracy of the last turn", "update"))
 
 

@@ -190,6 +190,7 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     assert "Off-the-shelf without scores" in last and "SFT on the best discussions" in last
     for title in (
         "Accuracy by turn",
+        "The first turn trained too",
         "Cost",
         "How the majority moved, %",
         "How answers moved, %",
