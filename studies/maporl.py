@@ -6,10 +6,10 @@
 
 For every seed, on problems of its own: a scorer, measured on other levels too; the team beside the untrained
 discussion, in discussions of other sizes too; the team on the other task; the team beside all other baselines; a team
-whose first turn learns too; discussions of two turns with each incentive by itself. Every run is an ordinary `teamtune
-scorer train` or `teamtune maporl` run folder, and takes over from the seed's other runs what is the same; a killed
-study goes on where it was. What a finished run says is recorded in a file of its own in `--records`, which the tables
-are made of; a recorded run is not made again.
+whose first turn learns too; the team at a lower temperature; discussions of two turns with each incentive by itself.
+Every run is an ordinary run folder of `teamtune scorer`, `maporl` or `eval`, and takes over from the seed's other runs
+what is the same; a killed study goes on where it was. What a finished run says is recorded in a file of its own in
+`--records`, which the tables are made of; a recorded run is not made again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tables import Asked, record_of, recorded, take_over, write_page, write_reco
 from teamtune.cli_options import file_arguments
 from teamtune.identity import canonical
 from teamtune.memory import hold_freed_memory, keep_few_kernels
-from teamtune.recipes import maporl, scorer
+from teamtune.recipes import maporl, maporl_evaluation, scorer
 from teamtune.recipes.maporl_team import Rival, alone
 from teamtune.report import write_report
 from teamtune.reporting import read
@@ -45,10 +45,12 @@ ELSEWHERE = {"arithmetic": ("2", "4"), "stories": ("3", "5")}
 PROBLEMS_ELSEWHERE = 100
 SIZES = ("3x3", "2x3", "5x2")
 UNTRAINED: tuple[Rival, ...] = ("off-the-shelf", "no-feedback")
-APART: tuple[Rival, ...] = ("no-feedback", "hidden-scores", "incentives")
+APART: tuple[Rival, ...] = ("votes", "no-feedback", "hidden-scores", "incentives")
 """not among the rivals: elsewhere in the study, or (hidden-scores) left out for its time"""
 SAME_TEAM = ("table", "transfer", "rivals")
-PARTS = (*SAME_TEAM, "opening", "incentives")
+PARTS = (*SAME_TEAM, "opening", "cooler", "incentives")
+COOLER, COOLER_SIZES = 0.7, ("3x3", "9x1")
+"""the paper's temperature; discussions, and votes of as many answers"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Study:
     """run this task's experiments; empty: run nothing"""
     seeds: tuple[int, ...] = (0, 1, 2)
     parts: tuple[str, ...] = PARTS
-    """which of the experiments to run, in this order for all seeds; all need the scorer, which is made first"""
+    """which of the experiments to run, in this order for all seeds; all need the scorer, which is made first; cooler
+    needs the run of table"""
     write: Path | None = None
     """write the tables of the recorded runs to this file, and its pictures beside it"""
 
@@ -92,7 +95,7 @@ def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Mapor
         ),
         "rivals": replace(cfg, out=out("rivals"), sizes=SIZES[:1]),
         "opening": replace(
-            alone(cfg), out=out("opening"), first_turn="trained", baselines=UNTRAINED[:1], sizes=SIZES[:1]
+            alone(cfg), out=out("opening"), first_turn="trained", baselines=("off-the-shelf", "votes"), sizes=SIZES[:1]
         ),
         # Both turns learn: what beta pays for is said in the first.
         "incentives": replace(
@@ -115,6 +118,18 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
     first = scorer_settings(study, task, seed)
     scorer.train(first, told)
     measure_elsewhere(study, task, seed)
+    out = folder(study, task, seed, part)
+    if part == "cooler":
+        maporl_evaluation.main(cooler(folder(study, task, seed, "table"), out), told)
+    else:
+        team(study, task, seed, part, told)
+    for file, done in ((record_of(study.records, task, seed, "scorer"), first.out), (record, out)):
+        write_report(done)
+        write_record(file, done, learned(done))
+
+
+def team(study: Study, task: str, seed: int, part: str, told: str) -> None:
+    """A run of maporl, with what another run of the seed has already."""
     cfg = experiments(study, task, seed)[part]
     for other in SAME_TEAM if part in SAME_TEAM else ():
         if other != part:
@@ -122,9 +137,12 @@ def run(study: Study, task: str, seed: int, part: str) -> None:
             needed = read.expected(canonical(cfg, cfg.out, whole=True))
             take_over(folder(study, task, seed, other), cfg.out, [name for name in needed if name not in last])
     maporl.main(cfg, told)
-    for file, out in ((record_of(study.records, task, seed, "scorer"), first.out), (record, cfg.out)):
-        write_report(out)
-        write_record(file, out, learned(out))
+
+
+def cooler(source: Path, out: Path) -> maporl_evaluation.MaporlEvaluation:
+    """The evaluation of a team at a lower temperature than it was trained at."""
+    cfg = replace(maporl_evaluation.defaults(source), run=source, out=out, sizes=COOLER_SIZES)
+    return replace(cfg, sampling=replace(cfg.sampling, temperature=COOLER))
 
 
 def measure_elsewhere(study: Study, task: str, seed: int) -> None:

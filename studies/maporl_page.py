@@ -28,7 +28,9 @@ def of_task(task: str, done: Records, asked: Asked) -> list[str]:
         found = tables_of(done["transfer"], f"transfer/{name}/by-turn")
         lines += [f"### Trained on {task}, tested on {name}", "", *turn_by_turn(found)] if found else []
     if found := tables_of(done["opening"], "by-turn"):
-        lines += ["### The first turn trained too", "", *turn_by_turn(found)]
+        lines += ["### The first turn trained too, and votes of the base", "", *turn_by_turn(found)]
+    if found := tables_of(done["cooler"], "by-turn"):
+        lines += ["### Answers at temperature 0.7", "", *turn_by_turn(found)]
     lines += ["### Cost", "", *cost(joined(done["table"], done["rivals"])), *trainings(done)]
     majority = majorities(by_turn)
     bars = svg.stacked([one[:2] for one in majority], MOVES, "How the majority moved, % of problems")

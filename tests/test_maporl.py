@@ -46,7 +46,9 @@ MAKING = """
 SMALL = [*OPTIONS.split(), *MAKING.split()]
 DEFAULT = ["--scorer-questions", "500"]
 GRADED = ["--scorer", "grader", *DEFAULT]
-ALL = "off-the-shelf no-feedback hidden-scores single-agent frozen-partners no-scorer sft no-collaboration".split()
+ALL = (
+    "off-the-shelf votes no-feedback hidden-scores single-agent frozen-partners no-scorer sft no-collaboration".split()
+)
 ALL += ["incentives"]
 
 
@@ -92,7 +94,8 @@ def whole(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_system_stands_in_the_comparison(whole: Path) -> None:
     table = {row["system"]: row for row in rows(whole, "comparison")}
     assert list(table) == [
-        *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Off-the-shelf without scores"),
+        *("Off-the-shelf, 2x2", "MAPoRL, 2x2", "Off-the-shelf", "Off-the-shelf, alone, equal calls"),
+        "Off-the-shelf without scores",
         *("MAPoRL, scores not shown", "Single-agent RL, alone", "Single-agent RL, alone, equal calls"),
         *("Single-agent RL, in discussion", "One agent trained, beside untrained ones"),
         *("One agent trained, in all places", "MAPoRL without a scorer", "SFT on the best discussions"),
@@ -103,6 +106,8 @@ def test_every_system_stands_in_the_comparison(whole: Path) -> None:
     assert table["MAPoRL"]["calls"] == 9 and table["MAPoRL, 2x2"]["calls"] == 4, "scores are no generations"
     assert table["MAPoRL"]["prompt_tokens"] and table["Single-agent RL, alone"]["calls"] == 3
     assert table["Single-agent RL, alone, equal calls"]["calls"] == 9
+    assert table["Off-the-shelf, alone, equal calls"]["calls"] == 9
+    assert not any(row["agent"] == SCORER for row in rows(whole, "test/votes/turns")), "nobody asks for scores"
     assert table["Off-the-shelf"]["trained_tokens"] == 0 < table["MAPoRL"]["trained_tokens"]
     assert [one["agent"] for one in table["One agent trained, in all places"]["trained"]] == ["agent-1"]
 
@@ -287,7 +292,7 @@ def test_agents_on_other_bases_open_and_learn_on_their_own(
     brief: str, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--partners", tiny, "--share", "agent", "--sizes", "2x2", "--ppo.updates", "1"]
-    options += ["--baselines", "off-the-shelf", "single-agent", "no-collaboration"]
+    options += ["--baselines", "off-the-shelf", "votes", "single-agent", "no-collaboration"]
     folder = trained(brief, tmp_path / "run", *options)
     said = capsys.readouterr().err
     assert f"the scorer is trained on answers of {brief} and scores those of {tiny} too" in " ".join(said.split())
@@ -300,6 +305,7 @@ def test_agents_on_other_bases_open_and_learn_on_their_own(
         for place in ("team", "base")
     ]
     assert opened[0] == opened[1] and len(opened[0]) == 12
+    assert {row["agent"] for row in rows(folder, "test/votes/turns")} == {"agent-1-opener"}
     out = tmp_path / "later"
     command(["eval", "--run", str(folder), "--out", str(out), "--sizes", "2x2"])
     assert [row["accuracy"] for row in rows(out, "comparison")] == [

@@ -165,6 +165,7 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     monkeypatch.setattr(study, "TASKS", (task,))
     monkeypatch.setattr(study, "FURTHER", {task: (f"{task}:poisoned",)})
     monkeypatch.setattr(study, "SIZES", ("2x2",))
+    monkeypatch.setattr(study, "COOLER_SIZES", ("2x2", "4x1"))
     monkeypatch.setattr(study, "ELSEWHERE", {task: ("poisoned",)})
     page, out = tmp_path / "page.md", tmp_path / "runs"
     asked = study.Study(out, tmp_path / "records", task=task, seeds=(0,), write=page)
@@ -190,7 +191,8 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     assert "Off-the-shelf without scores" in last and "SFT on the best discussions" in last
     for title in (
         "Accuracy by turn",
-        "The first turn trained too",
+        "The first turn trained too, and votes of the base",
+        "Answers at temperature 0.7",
         "Cost",
         "How the majority moved, %",
         "How answers moved, %",

@@ -1,6 +1,7 @@
 """What MAPoRL is compared with: its paper's baselines, each asking what a part of the method is for.
 
 off-the-shelf      the same discussion by the base
+votes              the base alone, as many times as a discussion has answers
 no-feedback        that without scores in the prompts: a base may not know what to make of them
 hidden-scores      trained as the team is, by the same scores, which nobody is shown: is reading them what is learned?
 single-agent       one agent trained alone, by the same scorer on as many generated tokens; alone, as many times as a
@@ -52,6 +53,8 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
     cfg, chosen, told = lab.cfg, lab.cfg.baselines, lab.cfg.sizes[0]
     if "off-the-shelf" in chosen:
         yield entrant("Off-the-shelf", "base", lab.team, cfg.talk(cfg.speakers_of(told)))
+    if "votes" in chosen:
+        yield votes(lab)
     if "no-feedback" in chosen:
         bare = unscored(lab, "no-feedback")
         yield entrant("Off-the-shelf without scores", "no-feedback", bare.team, bare.cfg.talk(cfg.speakers_of(told)))
@@ -76,6 +79,14 @@ def rivals(lab: Lab, team: Trained) -> Iterator[Entrant]:
 def unscored(lab: Lab, name: str) -> Lab:
     """The variant in which nobody scores."""
     return lab.variant(name, **UNSCORED, early=replace(lab.cfg.early, score=0.0))
+
+
+def votes(lab: Lab) -> Entrant:
+    """A vote of answers that the base gives on its own, at the number of calls of a discussion. Nobody scores them."""
+    bare, (agents, turns) = unscored(lab, "votes"), size(lab.cfg.sizes[0])
+    seat = bare.cfg.speakers[0][0]
+    protocol = bare.cfg.talk([[seat] * (agents * turns)])
+    return entrant("Off-the-shelf, alone, equal calls", "votes", bare.team, protocol)
 
 
 def single_agent(lab: Lab, team: Trained) -> Iterator[Entrant]:

@@ -37,6 +37,7 @@ from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError
 
 Rival = Literal[
     "off-the-shelf",
+    "votes",
     "no-feedback",
     "hidden-scores",
     "single-agent",
@@ -89,7 +90,7 @@ class Maporl:
     """of the baseline sft"""
     incentive: float = 2.0
     """of each incentive in the baseline incentives"""
-    baselines: tuple[Rival, ...] = ("off-the-shelf", "single-agent")
+    baselines: tuple[Rival, ...] = ("off-the-shelf", "votes", "single-agent")
     """what to compare with, all on the same problems; nothing after it compares with nothing"""
     eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
     """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere"""

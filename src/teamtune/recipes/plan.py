@@ -157,6 +157,7 @@ def maporl_generations(cfg: Maporl, others: int) -> tuple[int, int, int]:
     # Of every rival: answers in training, answers to a test problem, answers to a problem of a further task.
     calls = {
         "off-the-shelf": (0, whole, whole),
+        "votes": (0, whole, whole),
         "no-feedback": (0, whole, whole),
         "hidden-scores": (each, whole, whole),
         "single-agent": (each, agents + 2 * whole, agents + 2 * whole),

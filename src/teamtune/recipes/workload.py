@@ -17,7 +17,7 @@ from teamtune.protocols.discussion import opens
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl import makes_scorer
-from teamtune.recipes.maporl_team import Maporl
+from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.plan import maft_generations, malt_generations, maporl_generations, trees
 from teamtune.resources import Work
 from teamtune.train.fit import Fit
@@ -133,6 +133,8 @@ def maporl_load(cfg: Maporl, q: int, a: int) -> Load:
     policy = talks * sum(n + a for n in learning) + alone
     valued = talks * len(learning) * (q + a) + alone if values else 0
     blind = each * cfg.agents * cfg.turns if "no-scorer" in cfg.baselines else 0
+    (agents, turns), tested = size(cfg.sizes[0]), cfg.task.test * (1 + len(cfg.eval_tasks))
+    blind += tested * agents * turns * len({"votes", "no-feedback", "no-scorer"} & set(cfg.baselines))
     judged = (training - blind + testing) * (prompt + a) if cfg.scorer == "learned" else 0
     fits = [(cfg.ppo.fit, round((policy + valued) * cfg.ppo.fit.epochs))]
     if makes_scorer(cfg):
