@@ -18,9 +18,10 @@ from pathlib import Path
 
 import tyro
 
+from teamtune.credit.consensus import in_rounds
 from teamtune.evaluate import estimate
 from teamtune.store import read_table
-from teamtune.types import SCORER, Row, by_episode, place_of
+from teamtune.types import by_episode, place_of
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,15 @@ class Bench:
     """ids of a class of lengths"""
 
 
-def unanimous(folder: Path) -> Iterator[tuple[str, int, bool]]:
-    """(problem, ids, whether it is lost) of every answer before which all agents were right."""
+def answers(folder: Path) -> Iterator[tuple[str, int, bool, bool]]:
+    """(problem, ids, whether all agents were right the turn before, whether it is right) of every later answer."""
     right = {place_of(row): row["score"] == 1 for row in read_table(folder / "grades").rows()}
     for episode in by_episode(read_table(folder / "turns").rows()).values():
-        turns: dict[str, list[Row]] = defaultdict(list)
-        for turn in episode:
-            if turn["agent"] != SCORER:
-                turns[turn["tag"]].append(turn)
-        rounds = [turns[f"turn-{number}"] for number in range(1, len(turns) + 1)]
-        for before, now in pairwise(rounds):
-            if all(right[place_of(turn)] for turn in before):
-                for turn in now:
-                    ids = len(turn["prompt_ids"] or ()) + len(turn["token_ids"] or ())
-                    yield turn["problem"], ids, not right[place_of(turn)]
+        for before, now in pairwise(in_rounds(episode, "turn")):
+            agreed = all(right[place_of(turn)] for turn in before)
+            for turn in now:
+                ids = len(turn["prompt_ids"] or ()) + len(turn["token_ids"] or ())
+                yield turn["problem"], ids, agreed, right[place_of(turn)]
 
 
 def main(cfg: Bench) -> None:
@@ -51,14 +47,17 @@ def main(cfg: Bench) -> None:
         for name in ("base", "team"):
             lost: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
             for folder in sorted((run / "test").glob(f"{name}*")):
-                for problem, ids, wrong in unanimous(folder):
-                    lost[ids // cfg.wide][problem].append(wrong)
-            print(f"{run.name}, {name}")
+                found = list(answers(folder))
+                lengths = [ids for _, ids, _, _ in found]
+                print(f"{run.name}, {folder.name}: later answers end at {min(lengths)} to {max(lengths)} ids")
+                for problem, ids, agreed, right in found:
+                    if agreed:
+                        lost[ids // cfg.wide][problem].append(not right)
             for part, own in sorted(lost.items()):
                 if len(own) > 1:
-                    found = estimate([sum(wrong) / len(wrong) for wrong in own.values()])
+                    share = estimate([sum(wrong) / len(wrong) for wrong in own.values()])
                     span = f"{part * cfg.wide} to {(part + 1) * cfg.wide - 1} ids"
-                    told = f"{100 * found.mean:.1f} ± {100 * found.se:.1f} % lost"
+                    told = f"{100 * share.mean:.1f} ± {100 * share.se:.1f} % lost"
                     print(f"  {span}: {told}, {sum(map(len, own.values()))} answers, {len(own)} problems")
 
 

@@ -161,14 +161,14 @@ def main(argv: Sequence[str]) -> None:
     print(f"Two turns, 4,000 games: both learn {together}; beside a fixed partner {beside}")
     both = observations()
     print("The most that collaboration may cost and be learned, by what synergy gains over working alone")
-    show("gain", both["gain"], both, "12.1f")
+    show("gain", both, "12.1f")
     drawn_once = {name: line for name, line in both.items() if name != named(0.5)}  # it lies on that of both learners
     pictures = [("two", "Dearest collaboration that is learned", "gain, %", 100 * both["gain"], drawn_once)]
     for turns in (10, 20):
         rows = experiment(turns)
         columns = {name: np.array([row[name] for row in rows]) for name in ["needed", *names]}
         print(f"T = {turns}: chance of synergy, mean over 5,000 games, by the joint turns that it needs")
-        show("needed", columns["needed"], columns, "12.0f")
+        show("needed", columns, "12.0f")
         title = f"Chance of synergy over the joint turns that it needs, T = {turns}"
         pictures.append((str(turns), title, "joint turns", columns["needed"], columns))
     if "--write" in argv:
@@ -176,11 +176,11 @@ def main(argv: Sequence[str]) -> None:
             draw(which, title, below, across, {name: columns[name] for name in names if name in columns})
 
 
-def show(first: str, across: Array, columns: Mapping[str, Array], form: str) -> None:
-    """Print a table, a column for each partner."""
+def show(first: str, columns: Mapping[str, Array], form: str) -> None:
+    """Print a table: the column `first`, and one for each partner."""
     names = [named(partner) for partner in PARTNERS]
     print(" ".join(f"{name:>12}" for name in [first, *names]))
-    for row, value in enumerate(across):
+    for row, value in enumerate(columns[first]):
         print(format(value, form), *(f"{columns[name][row]:12.3f}" for name in names))
 
 
