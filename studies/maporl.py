@@ -21,7 +21,7 @@ from typing import get_args
 
 import tyro
 import yaml
-from maporl_page import CURVES, page
+from maporl_page import COOLER, CURVES, page
 from tables import Asked, record_of, recorded, take_over, write_page, write_record
 
 from teamtune.cli_options import file_arguments
@@ -49,8 +49,8 @@ APART: tuple[Rival, ...] = ("votes", "no-feedback", "hidden-scores", "incentives
 """not among the rivals: elsewhere in the study, or (hidden-scores) left out for its time"""
 SAME_TEAM = ("table", "transfer", "rivals")
 PARTS = (*SAME_TEAM, "opening", "cooler", "incentives")
-COOLER, COOLER_SIZES = 0.7, ("3x3", "9x1")
-"""the paper's temperature; discussions, and votes of as many answers"""
+COOLER_SIZES = ("3x3", "9x1")
+"""discussions, and votes of as many answers"""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,19 @@ from teamtune.transitions import CELLS, MAJORITY, MOVES
 from teamtune.types import Row
 
 CURVES = ("accuracy", "score", "reward", "base_kl", "length")
+COOLER = 0.7
+"""the paper's temperature"""
 TEAM = "ppo"
 """the training of the team, which every run of a seed has"""
+SHIFTED = (*CELLS, "delta_0", "delta_1")
+CALLED = (
+    "WRR is an answer whose agent was wrong before and is right after, where most of the others were right before: "
+    "own before, own after, others before, by the grader."
+)
+PAID = (
+    f"{CALLED} α₀ pays WRW and fines RWW, α₁ pays WRR and fines RWR; β₀ and β₁ pay and fine an agent for the "
+    "same moves of the other one. In brackets: points to the team that is paid none, half of a 95 % interval."
+)
 
 
 def page(records: Mapping[str, Records], asked: Asked) -> list[str]:
@@ -30,22 +41,24 @@ def of_task(task: str, done: Records, asked: Asked) -> list[str]:
     if found := tables_of(done["opening"], "by-turn"):
         lines += ["### The first turn trained too, and votes of the base", "", *turn_by_turn(found)]
     if found := tables_of(done["cooler"], "by-turn"):
-        lines += ["### Answers at temperature 0.7", "", *turn_by_turn(found)]
+        lines += [f"### Answers at temperature {COOLER}", "", *turn_by_turn(found)]
     lines += ["### Cost", "", *cost(joined(done["table"], done["rivals"])), *trainings(done)]
     majority = majorities(by_turn)
     bars = svg.stacked([one[:2] for one in majority], MOVES, "How the majority moved, % of problems")
     picture = asked.drawn(task, "moves", svg.standalone(bars))
     lines += ["### How the majority moved, %", "", *majority_table(majority), f"![moves]({picture})", ""]
-    lines += ["### How answers moved, %", "", *moves(by_turn)]
+    lines += ["### How answers moved, %", "", CALLED, "", *moves(by_turn)]
     for metric, curve in curves(done["table"]):
         lines += [f"![{metric} over updates]({asked.drawn(task, metric, curve)})", ""]
     picture = asked.drawn(task, "learning", learning(done))
-    lines += ["How the last turn's answers come to be right, of every training:", "", f"![learning]({picture})", ""]
+    told = "How the last turn's answers come to be right, of every training of three turns:"
+    lines += [told, "", f"![learning]({picture})", ""]
     every = [one for part in done if part.startswith("scorer") for one in done[part]]
     lines += ["### Scorer", "", *scorers(every), *calibrated(done["scorer"])]
     if done["incentives"]:
         found, turns = (tables_of(done["incentives"], name) for name in ("shifts", "by-turn"))
-        lines += ["### Incentives, two agents over two turns", "", *turn_by_turn(turns), *shifted(found)]
+        lines += ["### Incentives, two agents over two turns", "", *turn_by_turn(turns)]
+        lines += [PAID, "", *shifted(found, turns)]
     return lines
 
 
@@ -99,43 +112,65 @@ def moves(tables: Sequence[list[Row]]) -> list[str]:
     return table(head, lines)
 
 
-def majorities(tables: Sequence[list[Row]]) -> list[tuple[str, list[float], str]]:
-    """(system and turn, the shares in which the majority moved since the turn before, its gain since the first turn
-    with half of the 95 % interval), means over seeds, whose problems are others."""
+def majorities(tables: Sequence[list[Row]]) -> list[tuple[str, list[float], list[str]]]:
+    """(system and turn, the shares in which the majority moved since the turn before, its gains since then and since
+    the first turn with half of the 95 % interval), means over seeds, whose problems are others.
+
+    What a majority gains on a problem is in [-1, 1], so that the mean of its square is at most that of its size, which
+    is the share corrected and lost: the interval from the second turn to the third is made of that, and rather too wide
+    where ties move in parts."""
     found = []
     for name, turn in dict.fromkeys((row["system"], row["turn"]) for row in tables[0] if row["turn"] > 1):
         same = [row for rows in tables for row in rows if (row["system"], row["turn"]) == (name, turn)]
         shares = [sum(row[kind] for row in same) / len(same) for kind in MAJORITY]
+        steps = [row["majority corrected"] - row["majority lost"] for row in same]
+        sizes = [row["majority corrected"] + row["majority lost"] for row in same]
+        errors = [(size - step**2) / row["n"] for row, step, size in zip(same, steps, sizes, strict=True)]
         gain = sum(row["gain"] for row in same) / len(same)
         half = sum(((row["gain_high"] - row["gain_low"]) / 2) ** 2 for row in same) ** 0.5 / len(same)
-        found.append((f"{name}, turn {turn}", shares, f"{percent(gain, '+.1f')} ± {percent(half)}"))
+        before = (sum(steps) / len(same), 1.96 * sum(errors) ** 0.5 / len(same))
+        since = [(gain, half) if turn == 2 else before, (gain, half)]
+        told = [f"{percent(value, '+.1f')} ± {percent(around)}" for value, around in since]
+        found.append((f"{name}, turn {turn}", shares, told))
     return found
 
 
-def majority_table(found: Sequence[tuple[str, list[float], str]]) -> list[str]:
+def majority_table(found: Sequence[tuple[str, list[float], list[str]]]) -> list[str]:
     """How the majority moved, in % of problems."""
-    lines = [f"| {name} | {' | '.join(map(percent, shares))} | {gain} |" for name, shares, gain in found]
-    return table(f"| majority of | {' | '.join(MOVES)} | since turn 1, points |", lines)
+    lines = [f"| {name} | {' | '.join([*map(percent, shares), *told])} |" for name, shares, told in found]
+    return table(f"| majority of | {' | '.join(MOVES)} | since the turn before, points | since turn 1, points |", lines)
 
 
-def shifted(tables: Sequence[list[Row]]) -> list[str]:
-    """What each incentive shifted, in points of all agents' answers, against the team that was paid none."""
-    cells = (*CELLS, "delta_0", "delta_1")
+def shifted(tables: Sequence[list[Row]], turns: Sequence[list[Row]]) -> list[str]:
+    """How answers moved in the last turn, in % of all agents' answers, in brackets the points to the team that was
+    paid no incentive; and how many of the wrong ones were corrected, of the right ones lost. Means over seeds."""
+    last = max(row["turn"] for row in turns[0])
     lines = []
-    # Of two agents, influence is the revision of the other one: the same numbers again.
-    for key in dict.fromkeys((r["system"], r["turn"], r["of"]) for r in tables[0] if r["of"] == "revision"):
-        told = []
-        for cell in cells:
-            same = [
-                r for rows in tables for r in rows if (r["system"], r["turn"], r["of"]) == key and r["cell"] == cell
-            ]
-            k = len(same)
-            diff, without = (sum(row[name] for row in same) / k for name in ("diff", "without"))
-            half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / k
-            told.append(f"{percent(without)} {percent(diff, '+.1f')} ± {percent(half)}")
-        lines.append(f"| {key[0]} | {' | '.join(told)} |")
-    head = "| system | RWR | RWW | WRW | WRR | Δ0 = WRW − RWW | Δ1 = WRR − RWR |"  # noqa: RUF001
-    return table(head, lines)
+    for name in dict.fromkeys(row["system"] for row in turns[0]):
+        own = [row for rows in turns for row in rows if (row["system"], row["turn"]) == (name, last)]
+        # Of two agents, influence is the revision of the other one: the same numbers again.
+        of = [row for rows in tables for row in rows if row["system"] == name and row["of"] == "revision"]
+        told = [share_and_shift(own, [row for row in of if row["cell"] == cell], cell) for cell in SHIFTED]
+        lines.append(f"| {name} | {' | '.join(told)} | {' | '.join(map(percent, rates(own)))} |")
+    head = "| system | RWR | RWW | WRW | WRR | Δ0 = WRW − RWW | Δ1 = WRR − RWR "  # noqa: RUF001
+    return table(f"{head}| corrected, of wrong | lost, of right |", lines)
+
+
+def share_and_shift(own: Sequence[Row], shift: Sequence[Row], cell: str) -> str:
+    """One cell: a share, and its difference with half of its 95 % interval."""
+    share = sum(row[cell] for row in own) / len(own)
+    if not shift:
+        return percent(share)
+    diff = sum(row["diff"] for row in shift) / len(shift)
+    half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in shift) ** 0.5 / len(shift)
+    return f"{percent(share)} ({percent(diff, '+.1f')} ± {percent(half)})"
+
+
+def rates(rows: Sequence[Row]) -> list[float | None]:
+    """Of the answers that were wrong before, the part that was corrected; of the right ones, the part that was lost;
+    None where there were none."""
+    kept, corrected, lost, wrong = (sum(row[move] * row["moves"] for row in rows) for move in MOVES)
+    return [part / whole if whole else None for part, whole in ((corrected, corrected + wrong), (lost, kept + lost))]
 
 
 def scorers(records: Sequence[Row]) -> list[str]:

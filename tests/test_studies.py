@@ -205,3 +205,30 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
     assert re.search(r"its discussions of test problems\): \d+ minutes on one core", text)
     assert (tmp_path / f"page-{task}-accuracy.svg").read_text().startswith("<svg ")
     sys.modules.pop("maporl")
+
+
+def test_tables_of_discussions_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds with different numbers of moves: shares and shifts are means over seeds, rates are of all answers."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    import maporl_page  # pyright: ignore[reportMissingImports]
+
+    def row(name: str, corrected: float, moves: int) -> dict[str, object]:
+        cells = dict.fromkeys(maporl_page.SHIFTED, 0.1) | {"WRR": corrected}
+        moved = {"kept right": 0.5, "corrected": corrected, "lost": 0.0, "kept wrong": 0.5 - corrected}
+        return {"system": name, "turn": 2, "moves": moves, **cells, **moved}
+
+    turns = [[row("MAPoRL", 0.1, 10), row("paid", 0.2, 10)], [row("MAPoRL", 0.3, 30), row("paid", 0.3, 30)]]
+    shift = {"system": "paid", "turn": 2, "of": "revision", "diff": 0.1, "low": 0.0, "high": 0.2}
+    shifts = [[shift | {"cell": "WRR"}], [shift | {"cell": "WRR", "diff": 0.0}]]
+    lines = maporl_page.shifted(shifts, turns)
+    assert lines[2] == "| MAPoRL | 10.0 | 10.0 | 10.0 | 20.0 | 10.0 | 10.0 | 50.0 | 0.0 |"
+    # half: (0.1² + 0.1²)^0.5 / 2; corrected: (10 · 0.2 + 30 · 0.3) of 20 that were wrong
+    assert lines[3] == "| paid | 10.0 | 10.0 | 10.0 | 25.0 (+5.0 ± 7.1) | 10.0 | 10.0 | 55.0 | 0.0 |"
+    assert maporl_page.rates([row("all right", 0.0, 10) | {"kept right": 1.0, "kept wrong": 0.0}]) == [None, 0.0]
+
+    told = {"majority kept right": 0.5, "majority corrected": 0.2, "majority lost": 0.1, "majority kept wrong": 0.2}
+    told |= {"system": "MAPoRL", "n": 100, "gain": 0.3, "gain_low": 0.2, "gain_high": 0.4}
+    found = maporl_page.majorities([[told | {"turn": turn} for turn in (1, 2, 3)]])
+    # 1.96 · ((0.3 - 0.1²) / 100)^0.5 = 0.1055
+    assert [since for _, _, since in found] == [["+30.0 ± 10.0", "+30.0 ± 10.0"], ["+10.0 ± 10.6", "+30.0 ± 10.0"]]
+    sys.modules.pop("maporl_page")
