@@ -4,7 +4,8 @@
 
 Same model, problems and machine, in one run. "As published": for every turn and agent one `generate` with every answer
 forced to its full length and all scores kept, then answer by answer a forward pass under the base and one for the
-values, and steps on four answers each, accumulated one by one. Both do the same number of epochs over the answers.
+values, which read the question and the answer, and steps on four answers each, accumulated one by one. Both do the same
+number of epochs over the answers.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from teamtune.train.fit import Fit
 from teamtune.train.host import Host, hosted
 from teamtune.train.losses import policy, token_logprobs, value
 from teamtune.train.policies import Ppo
-from teamtune.train.ppo import train
+from teamtune.train.ppo import batch, train
 from teamtune.train.samples import value_of
 from teamtune.train.team import Lora
-from teamtune.types import Completion, Sampling, Team
+from teamtune.types import Completion, Message, Sampling, Team
 
 
 @dataclass(frozen=True)
@@ -90,33 +91,51 @@ def as_published(cfg: Bench, ppo: Ppo) -> dict[str, float]:
     engine, learner = made.engine, made.learners[0]
     assert isinstance(engine, TransformersEngine)
     engine.adopt(made.team)
-    lives = [Live(problem, 0, protocol, made.team) for problem in problems[: cfg.problems]]
+    mine = batch(problems, cfg.updates - 1, ppo, 0)  # those of the update of ours that is counted
+    lives = [Live(problem, 0, protocol, made.team) for problem in mine]
     parts: dict[str, float] = dict.fromkeys(("generation", "reference", "values", "update"), 0.0)
-    samples: dict[tuple[int, str, int], list[tuple[list[int], list[int]]]] = {}
+    samples: dict[tuple[int, str, int], list[Sample]] = {}
     clock = time.monotonic()
     for turn in range(cfg.turns):
         for agent in range(cfg.agents):
             asked = [live.owed()[0] for live in lives]
             name = asked[0][1].agent
             prompts = [engine.renderer.prompt(ask.messages) for _, ask in asked]
-            answers = forced(engine, name if name in learner.policies else None, prompts, cfg.max_tokens)
+            policy_ = name if name in learner.policies else None
+            answers, olds = forced(engine, policy_, prompts, cfg.max_tokens)
             for live, (index, _), ids in zip(lives, asked, answers, strict=True):
                 live.give(index, Completion(engine.tokenizer.decode(ids, skip_special_tokens=True)))
-            samples[turn, name, agent] = list(zip(prompts, answers, strict=True))
+            first = [engine.renderer.prompt(opening(ask.messages)) for _, ask in asked]
+            samples[turn, name, agent] = list(map(Sample, prompts, first, answers, olds))
     parts["generation"] = time.monotonic() - clock
     for (_, name, _), own in samples.items():
         if name in learner.policies:
             for part, spent in stepped(learner, name, own, ppo).items():
                 parts[part] += spent
-    tokens = float(sum(len(ids) for own in samples.values() for _, ids in own))
+    tokens = float(sum(len(one.ids) for own in samples.values() for one in own))
     return {**parts, "whole": sum(parts.values()), "tokens": tokens, "tokens/s": tokens / parts["generation"]}
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Sample:
+    """An answer of the published way: what it was asked, its question alone, its ids, and how likely they were."""
+
+    prompt: list[int]
+    question: list[int]
+    ids: list[int]
+    old: torch.Tensor
+
+
+def opening(messages: Sequence[Message]) -> Sequence[Message]:
+    """A conversation up to its first question."""
+    return messages[: next(place for place, one in enumerate(messages) if one.role == "user") + 1]
+
+
+@torch.no_grad()
 def forced(
     engine: TransformersEngine, adapter: str | None, prompts: Sequence[list[int]], length: int
-) -> list[list[int]]:
-    """One `generate` over a batch, every answer of full length, scores kept."""
+) -> tuple[list[list[int]], torch.Tensor]:
+    """One `generate` over a batch, every answer of full length, scores kept; the ids and their log-probabilities."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[engine.pad] * (longest - len(one)) + one for one in prompts])
     room = getattr(engine.model.config, "max_position_embeddings", 1 << 30) - longest
@@ -132,40 +151,46 @@ def forced(
             out = engine.model.generate(input_ids=ids, attention_mask=mask, **made)
     else:
         out = engine.model.generate(input_ids=ids, attention_mask=mask, **made)
-    return out.sequences[:, longest:].tolist()
+    olds = engine.model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
+    return out.sequences[:, longest:].tolist(), olds
 
 
-def stepped(learner: Any, name: str, own: list[tuple[list[int], list[int]]], ppo: Ppo) -> dict[str, float]:
+def stepped(learner: Any, name: str, own: list[Sample], ppo: Ppo) -> dict[str, float]:
     """Reference, values and steps of one policy, answer by answer."""
     model = learner.model
     spent: dict[str, float] = dict.fromkeys(("reference", "values", "update"), 0.0)
     looks = []
-    for prompt, ids in own:
-        row = torch.tensor([prompt + ids])
-        mask = torch.zeros_like(row, dtype=torch.bool)
-        mask[:, len(prompt) :] = True
+    for one in own:
+        row, mask = beside(one.prompt, one.ids)
+        asked, answered = beside(one.question, one.ids)
+        old = F.pad(one.old, (len(one.prompt), 0))[None]
         clock = time.monotonic()
         with torch.no_grad():
-            old = token_logprobs(model(row, [name]) / 0.7, row)
             token_logprobs(model.base(row) / 0.7, row)
             spent["reference"] += time.monotonic() - clock
             clock = time.monotonic()
-            worth = F.pad(model.values(row, [value_of(name)])[:, :-1], (1, 0))
+            worth = F.pad(model.values(asked, [value_of(name)])[:, :-1], (1, 0))
             spent["values"] += time.monotonic() - clock
-        looks.append((row, mask, old, worth))
+        looks.append((row, mask, old, asked, answered, worth))
     clock = time.monotonic()
     for _ in range(ppo.fit.epochs):
-        for number, (row, mask, old, worth) in enumerate(looks):
+        for number, (row, mask, old, asked, answered, worth) in enumerate(looks):
             now = token_logprobs(model(row, [name]) / 0.7, row)
             cost = policy(now, old, mask, torch.ones_like(old), 0.2).sum()
-            values = F.pad(model.values(row, [value_of(name)])[:, :-1], (1, 0))
-            (cost + 0.1 * value(values, worth, torch.ones_like(worth), mask, 0.2).sum()).backward()
+            values = F.pad(model.values(asked, [value_of(name)])[:, :-1], (1, 0))
+            (cost + 0.1 * value(values, worth, torch.ones_like(worth), answered, 0.2).sum()).backward()
             if number % 4 == 3 or number == len(looks) - 1:
                 for agent in (name, value_of(name)):
                     learner.optimizers[agent].step()
                     learner.optimizers[agent].zero_grad()
     spent["update"] += time.monotonic() - clock
     return spent
+
+
+def beside(prompt: list[int], ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(row, which of it is the answer), each [1, len]."""
+    row = torch.tensor([prompt + ids])
+    return row, (torch.arange(row.shape[1]) >= len(prompt))[None]
 
 
 def main(cfg: Bench) -> None:

@@ -23,7 +23,7 @@ from teamtune.protocols.discussion import (
     seats,
     unscored,
 )
-from teamtune.types import SCORER, Ask, Completion, Problem, Sampling, Team, TeamtuneError, turn_row
+from teamtune.types import SCORER, Ask, Completion, Problem, Sampling, Team, TeamtuneError, Turn, turn_row
 
 PROBLEM = Problem("p", "What is 2 + 3?", "5", "End with: Answer: <number>")
 
@@ -165,6 +165,25 @@ def test_nobody_s_answer_ends_a_discussion_by_what_is_right() -> None:
         for _ in waves([live], Scripted(say), 0):
             pass
         assert len(live.turns) == 2, gold
+
+
+@pytest.mark.parametrize(
+    ("said", "share", "ends"),
+    [
+        (("5", "6"), 0.5, False),  # nobody agrees with anybody
+        (("5", "5"), 0.5, True),
+        (("5", "?"), 0.5, False),
+        (("5", "5", "6"), 0.6, True),
+        (("5", "5", "6", "6"), 0.5, False),  # as many for one as for the other, in whatever order
+        (("6", "5", "5", "6"), 0.5, False),
+        (("5", "5", "6", "7"), 0.5, True),
+        (("5", "5", "6", "7"), 0.6, False),
+    ],
+)
+def test_agreement_takes_two_and_more_than_any_other_has(said: tuple[str, ...], share: float, ends: bool) -> None:
+    texts = ["no idea" if one == "?" else f"Answer: {one}" for one in said]
+    turns = [Turn(number, Ask("agent", (), "turn-1"), Completion(text)) for number, text in enumerate(texts)]
+    assert Early(share).reached(PROBLEM, turns, []) == ends
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ MAKING = """
 SMALL = [*OPTIONS.split(), *MAKING.split()]
 DEFAULT = ["--scorer-questions", "500"]
 GRADED = ["--scorer", "grader", *DEFAULT]
+UNGATED = "--rewards.gate.shortest 0 --rewards.gate.repeats 0 --rewards.gate.no-unread --rewards.gate.no-after".split()
 ALL = (
     "off-the-shelf votes no-feedback hidden-scores single-agent frozen-partners no-scorer sft no-collaboration".split()
 )
@@ -216,7 +217,7 @@ def test_the_report_tells_of_it(whole: Path) -> None:
     assert "not finished" not in text and "WRR" in text
     learning = text[text.index("## Learning") :]
     assert "| Agent and turn | reward | base | incentive |" in learning
-    paid = learning[learning.index("incentives/alpha_1/ppo: incentives and penalties of all updates") :]
+    paid = learning[learning.index("incentives/alpha_1/ppo: incentives, penalties and ends of all updates") :]
     assert "paid" in paid.split("\n\n")[1].splitlines()[0], "what was paid is told, by agent and turn"
     assert "ended early" not in text
     assert "score " in (whole / "report.html").read_text()
@@ -270,9 +271,11 @@ def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> Non
     assert policies == expected and (folder / "scorer").exists() == ("grader" not in more)
 
 
-def test_discussions_that_end_early(brief: str, tmp_path: Path) -> None:
-    """One half of two agents is any of them whose answer can be read: its score says whether that ends it."""
-    options = ["--baselines", "off-the-shelf", "no-feedback", "--early.share", "0.5", "--early.score", "0.46"]
+def test_discussions_that_end_early(brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both give the same answer, and its score is good."""
+    read_as_the_task_does = lambda problem, texts: [str(len(text) % 2) for text in texts]  # noqa: E731
+    monkeypatch.setattr("teamtune.protocols.discussion.settled", read_as_the_task_does)
+    options = ["--baselines", "off-the-shelf", "no-feedback", "--early.share", "1", "--early.score", "0.46"]
     folder = trained(brief, tmp_path / "run", *options)
     lines = metrics(folder, "ppo")
     assert any(1 < line["turns"] < 3 for line in lines), "some end early, and others do not"
@@ -360,6 +363,9 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
     with pytest.raises(SystemExit, match="2"):
         trained(brief, tmp_path / "run", *options)
     assert "8 of 24 training problems were the scorer's" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):  # a further task's test problems, that the scorer was trained on
+        trained(brief, tmp_path / "run", *options[:-2], "--data-seed", "1", "--eval-task", "tests.seen_task")
+    assert "6 of 6 test (tests.seen_task) problems were the scorer's" in capsys.readouterr().err
     alone = tmp_path / "taken" / "elsewhere"
     shutil.copytree(whole / "scorer" / "fit" / SCORER, alone)
     assert not trained_on(str(alone)) and questions_before(str(alone), TaskSpec()) == 0
@@ -397,8 +403,11 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
             "every group of agent has a single one; take ppo.takes 2",
         ),
         (["--agents", "1", "--baselines", "--ppo.objective", "group"], "every group of turn has a single one"),
-        (["--agents", "1", "--baselines", "--early.share", "1"], "1 agent always does, after its first answer"),
-        (["--scorer", "none", "--baselines", "no-scorer", *DEFAULT], "no-scorer is the method itself with scorer none"),
+        (["--agents", "1", "--baselines", "--early.share", "1"], "there is 1 agent, with nobody to agree with"),
+        (
+            [*("--scorer", "none", "--baselines", "no-scorer", *DEFAULT), *UNGATED],
+            "no-scorer is the method itself with scorer none and no gate",
+        ),
         (
             ["--agents", "1", "--turns", "1", "--first-turn", "trained", "--baselines", "single-agent"],
             "single-agent is the method itself with 1 agent and 1 turn",
@@ -618,5 +627,9 @@ def test_the_best_discussions_are_those_with_the_best_last_answers() -> None:
         **{"discussions kept": 1, "discussions left out, others are better": 1, "agent: kept": 2},
     }
     assert math.isclose(len(list(best_discussions(turns, grades, {}, ["agent"], share=1.0).rows)), 4)
+    early = [turn for turn in turns if turn["take"] or turn["tag"] == "turn-1"]  # the best one ended at once
+    found = best_discussions(early, grades, scores, ["agent"], share=0.25)
+    assert [row["take"] for row in found.rows] == [1, 1]
+    assert found.counts["discussions left out, nobody spoke who learns"] == 1
     with pytest.raises(TeamtuneError, match="share of the best discussions is 0"):
         best_discussions(turns, grades, scores, ["agent"], share=0)

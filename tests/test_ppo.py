@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.conftest import make_model
 from tests.helpers import base_of
 
@@ -267,9 +268,23 @@ def test_whitening_is_an_option_of_a_training(tiny: str, tmp_path: Path) -> None
 def test_all_turns_and_agents_are_told_of(tiny: str, tmp_path: Path) -> None:
     lines = run(tmp_path / "run", host(tiny, "turn"))
     told = ("reward", "base", "incentive", "score", "accuracy", "penalties", "penalty: repetition", "length")
-    told += ("overflow", "base_kl", "entropy", "value_error", "clipped", "paid", "charged", "penalties_of_right")
+    told += (
+        "finish: overflow",
+        "base_kl",
+        "entropy",
+        "value_error",
+        "clipped",
+        "paid",
+        "charged",
+        "penalties_of_right",
+    )
     for name in told:
         assert all(f"agent-{a}-turn-{t}/{name}" in lines[0] for a in (1, 2) for t in (1, 2)), name
+    rows = pq.read_table(tmp_path / "run" / "updates" / "000000.parquet").to_pylist()
+    ends = [row["finish"] for row in rows if row["tag"] == "turn-2" and row["turn"] % 2 == 0]  # the first agent's
+    assert ends.count("length") > 0, "answers of at most 8 ids are cut off"
+    assert lines[0]["agent-1-turn-2/finish: length"] == pytest.approx(ends.count("length") / len(ends))
+    assert lines[0]["agent-1-turn-2/discussions"] == len(ends) == 4
     both = [lines[0][f"agent-{a}-turn-1/entropy"] for a in (1, 2)]
     assert min(both) <= lines[0]["turn-1/entropy"] <= max(both), "a policy's mean lies between its agents'"
     assert "agent-1-turn-2/corrected" in lines[0] and "agent-1-turn-1/corrected" not in lines[0]
@@ -344,7 +359,11 @@ def test_a_killed_training_goes_on_with_the_same_metrics_and_the_same_policies(t
     for name in ("agent-1", "agent-2"):
         files = [tmp_path / which / name / "adapter_model.safetensors" for which in ("whole", "run")]
         assert files[0].read_bytes() == files[1].read_bytes()
-    assert not (tmp_path / "run" / "state").exists()
+    assert [path.name for path in (tmp_path / "run" / "state").iterdir()] == ["step-000005"]
+    before = files[1].read_bytes()
+    files[1].unlink()  # killed while the policies are written
+    assert run(tmp_path / "run", host(tiny, "agent", ppo), ppo) == [], "nothing is trained again"
+    assert files[1].read_bytes() == before
 
 
 def rolled(made: Host, protocol: Any, count: int = 4) -> list[Row]:
@@ -395,7 +414,7 @@ def test_an_engine_apart_is_given_every_updates_policies(tiny: str, tmp_path: Pa
     found = untimed([*first, *run(tmp_path / "run", apart(), ppo)])
     assert found == untimed(want)
     assert found[2]["agent-1/base_kl"] > 1e-3 > found[2]["agent-1/gap"], "it moved, and was sampled where it is"
-    assert not (tmp_path / "run/live").exists()
+    assert [path.name for path in (tmp_path / "run/live").iterdir()] == ["step-000002"], "until the run is sealed"
 
 
 def test_an_engine_that_ignores_adapters_stops_the_training(tiny: str, tmp_path: Path) -> None:
@@ -424,10 +443,17 @@ def test_engine_and_trainer_must_agree(tiny: str) -> None:
 
 
 def test_a_policy_that_has_moved_far_enough_rests(tiny: str, tmp_path: Path) -> None:
+    """It is found too far after its first step, and is not moved further: the same policy as that of one epoch."""
     fit = replace(SMALL.fit, rate=5e-2, epochs=6)
     ppo = replace(SMALL, updates=1, fit=fit, target_kl=1e-4)
     [line] = run(tmp_path / "run", host(tiny, "shared", ppo), ppo)
-    assert 1 < line["agent/steps"] < 6 and line["agent-value/steps"] == 6
+    assert line["agent/steps"] == 1 and line["agent-value/steps"] == 6
+    [once] = run(tmp_path / "once", host(tiny, "shared", ppo), replace(ppo, target_kl=0.0, fit=replace(fit, epochs=1)))
+    assert once["agent/targets"] == line["agent/targets"] > 0
+    files = [tmp_path / which / "agent" / "adapter_model.safetensors" for which in ("run", "once")]
+    one, other = map(load_file, files)
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name])
 
 
 def test_the_weight_of_the_kl_follows_its_target(tiny: str) -> None:

@@ -33,7 +33,7 @@ from teamtune.protocols.solo import solo
 from teamtune.recipes.measures import round_rows
 from teamtune.recipes.systems import Played, System, compare
 from teamtune.report import print_comparison, show_run, write_report
-from teamtune.reporting import measures, names, sections, svg
+from teamtune.reporting import discussion_sections, measures, names, sections, svg
 from teamtune.reporting.facts import gather
 from teamtune.reporting.page import embedded
 from teamtune.reporting.trees import mix, quoted
@@ -582,3 +582,16 @@ def test_reports_need_no_torch(whole: Path) -> None:
 def test_the_same_run_gives_the_same_report(whole: Path) -> None:
     before = [path.read_bytes() for path in write_report(whole)]
     assert [path.read_bytes() for path in write_report(whole)] == before
+
+
+def test_shares_of_all_updates_are_of_answers_where_discussions_end_early():
+    """Two updates of fifty came to turn 2, one answer and three: all of the first was penalised, none of the others."""
+    lines = [{"stage": "ppo", "step": n, "kl_weight": 0.0, "agent-1-turn-1/reward": 1.0} for n in range(50)]
+    for line in lines:
+        line |= {"agent-1-turn-1/discussions": 4.0, "agent-1-turn-1/penalty: too short": 0.0}
+    for n, share, count in ((3, 1.0, 1.0), (7, 0.0, 3.0)):
+        lines[n] |= {"agent-1-turn-2/reward": 1.0, "agent-1-turn-2/discussions": count}
+        lines[n] |= {"agent-1-turn-2/penalty: too short": share}
+    told = next(t for t in discussion_sections.learning(lines)["tables"] if "of all updates" in t["title"])
+    assert told["columns"] == ["Agent and turn", "penalty: too short"]
+    assert told["rows"] == [["agent-1-turn-1", "0.0"], ["agent-1-turn-2", "25.0"]]

@@ -318,6 +318,7 @@ def test_what_is_lacking_is_asked_for_and_fills_up() -> None:
     assert right["id"] == "p" and "One right solution is:\nR p 0" in right["question"]
     more, more_grades = answers({"wrong:q": "WWR"})
     more[1]["text"] = "Let me rephrase it"
+    more[0]["text"] = "Six and one and none make seven in all.\n#### 7"
     more = under_own_name(more)
     assert [(row["problem"], row["take"]) for row in more] == [("q", 3), ("q", 4), ("q", 5)]
     more_grades = [{**row, "problem": "q", "take": row["take"] + 3} for row in more_grades]

@@ -289,6 +289,29 @@ def test_metrics_rewind_and_torn_tail(tmp_path):
         assert run.metrics()[:-1] == whole
 
 
+def fitted(folder):
+    """Killed at its first call."""
+    first = not (folder / "state").exists()
+    for name in ("state", "live", "agent"):
+        (folder / name).mkdir(exist_ok=True)
+    yield {"step": 0}
+    if first:
+        raise KeyboardInterrupt
+
+
+def test_what_a_training_keeps_to_go_on_from_is_there_until_it_is_sealed(tmp_path):
+    kept = lambda: sorted(path.name for path in (tmp_path / "sft").iterdir() if path.is_dir())  # noqa: E731
+    with Run(tmp_path, {}) as run, pytest.raises(KeyboardInterrupt):
+        run.train("sft", fitted)
+    assert kept() == ["agent", "live", "state"]
+    with Run(tmp_path, {}) as run:
+        run.train("sft", fitted)
+        assert kept() == ["agent"]
+        (tmp_path / "sft" / "state").mkdir()  # killed between the seal and the end
+        run.train("sft", fitted)
+        assert kept() == ["agent"]
+
+
 def test_a_log_cut_at_every_byte(tmp_path):
     rows = [{"text": "a\nb"}, {"text": "é\u2028"}, {"n": [1, None]}]
     path = tmp_path / "log.jsonl"

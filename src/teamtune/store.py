@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,8 @@ from teamtune.memory import forget_peak, give_back_freed_memory, peak_megabytes
 from teamtune.track import Track, Tracker, check_tracker, open_tracker
 from teamtune.types import Row, TeamtuneError
 
+KEPT = ("state", "live")
+"""folders of a training that are for itself while it goes on"""
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
 Fn = Callable[..., Any]
 
@@ -171,7 +174,8 @@ class Run(AbstractContextManager["Run"]):
 
     def train(self, name: str, fn: Fn, /, *args: Any, **kwargs: Any) -> Table:
         """`work` for a generator function that yields a line of metrics a step, `{"step": 40, "loss": 0.61}`.
-        The lines go to metrics.jsonl; those of a resumed run replace what was logged from their step on."""
+        The lines go to metrics.jsonl; those of a resumed run replace what was logged from their step on. What it kept
+        to go on from goes once the folder is sealed."""
 
         @wraps(fn)
         def logged(*given: Any, **named: Any) -> None:
@@ -186,7 +190,10 @@ class Run(AbstractContextManager["Run"]):
         if self.follows and not _agrees(folder / "DONE.json", _made(fn, (folder, *args), kwargs, self.path)):
             _call(logged, (folder, *args), kwargs)()  # all processes train
             give_back_freed_memory()
-        return self.work(name, logged, *args, **kwargs)
+        done = self.work(name, logged, *args, **kwargs)
+        for over in () if self.follows else KEPT:
+            shutil.rmtree(folder / over, ignore_errors=True)
+        return done
 
     def _seal(self, folder: Path, made: Row, call: Callable[[], Any]) -> None:
         forget_peak()

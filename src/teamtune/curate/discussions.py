@@ -25,7 +25,8 @@ def best_discussions(
     seed: int = 0,
 ) -> Counted:
     """SFT rows of `agents` from the best discussions: malformed ones are dropped, then those whose last majority is
-    wrong (a tie is), and of all that there were the `share` with the highest mean score of the last answers is kept.
+    wrong (a tie is) and those that ended before any of `agents` spoke, and of all that there were the `share` with the
+    highest mean score of the last answers is kept.
 
     scores: of answers; where there are none, discussions are drawn by `seed`. Every discussion is counted once.
 
@@ -44,6 +45,8 @@ def best_discussions(
             counts["discussions left out, malformed"] += 1
         elif vote_score([one["parsed"] for one in last], [one["score"] for one in last], unparsed="class") < 1:
             counts["discussions left out, the majority is wrong"] += 1
+        elif not any(turn["agent"] in agents for one in rounds for turn in one):
+            counts["discussions left out, nobody spoke who learns"] += 1
         else:
             mean = sum(scores.get(place_of(turn), 0.0) for turn in rounds[-1]) / len(last)
             found.append((-mean, lot(seed, *key), [turn for one in rounds for turn in one]))

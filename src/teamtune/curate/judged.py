@@ -31,8 +31,9 @@ WRONG = (
     "{question}\n\n{shown}Give a solution that looks right and is not: let its reasoning go wrong in one step, not its "
     "arithmetic, and do not say that it is wrong."
 )
-TELLTALE = re.compile(r"rephras|rewrit|reword|###", re.IGNORECASE)
-"""of answers that speak of the request and not of the problem; what was asked for and has it is left out"""
+TELLTALE = re.compile(r"rephras|rewrit|reword|(?<!#)###(?!#)", re.IGNORECASE)
+"""of answers that speak of the request and not of the problem; what was asked for and has it is left out.
+"####" is no heading: a final answer stands behind it"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ class Early:
     """When a discussion ends before its last turn: in agreement, and with a good score where there are scores."""
 
     share: float = 1.1
-    """of the agents who give the same answer; above 1 never (as the published code has it)"""
+    """of the agents who give the same answer, two at least and more than give any other; above 1 never (as the
+    published code has it)"""
     score: float = 0.0
     """least mean score of those answers"""
 
@@ -144,13 +145,14 @@ class Early:
             raise TeamtuneError(f"early.score has no use with early.share {self.share}, which ends nothing; lower that")
 
     def reached(self, problem: Problem, said: Sequence[Turn], scores: Sequence[float]) -> bool:
-        """Whether the answers of a turn end it. Equal are answers that a grader takes for equal."""
+        """Whether the answers of a turn end it. Equal are answers that a grader takes for equal; where as many agree on
+        one answer as on another, nothing is agreed."""
         if self.share > 1:
             return False
         answers = settled(problem, [turn.text for turn in said])
         counts = Counter(one for one in answers if one is not None)
-        [(most, count)] = counts.most_common(1) or [(None, 0)]
-        if most is None or count / len(said) < self.share:
+        (most, count), (_, next_) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
+        if count < 2 or count == next_ or count / len(said) < self.share:
             return False
         own = [value for value, answer in zip(scores, answers, strict=True) if answer == most] if scores else [1.0]
         return sum(own) / len(own) >= self.score

@@ -194,13 +194,14 @@ def preferring_seats(trained: Sequence[str], dpo_generator: bool) -> list[str]:
     return [seat for seat in trained if seat != "generator" or dpo_generator]
 
 
-def enough(table: Table, agents: list[str]) -> None:
-    """An agent with nothing to learn from stops the run, with the counts that explain it."""
+def enough(table: Table, agents: list[str], instead: str = "") -> None:
+    """An agent with nothing to learn from stops the run, with the counts that explain it, and with what else there is
+    to do."""
     have = {row["agent"] for row in table.rows()}
     empty = [agent for agent in agents if agent not in have]
     if empty:
         told = "; ".join(f"{what} {count}" for what, count in table.counts.items())
-        raise TeamtuneError(f"nothing to train {', '.join(empty)} on in {table.path}: {told or 'no turns'}")
+        raise TeamtuneError(f"nothing to train {', '.join(empty)} on in {table.path}: {told or 'no turns'}{instead}")
 
 
 def played_systems(run: Run, cfg: Malt, test: Split, base: Team, done: Trained) -> list[System]:

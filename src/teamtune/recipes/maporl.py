@@ -16,7 +16,7 @@ from teamtune.models import check_lora, identity
 from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
-from teamtune.recipes.maporl_rivals import PAID, entrant, rivals
+from teamtune.recipes.maporl_rivals import PAID, entrant, rivals, sft_rows
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
 from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
 from teamtune.recipes.scorer_source import check_bits, check_unseen, questions_before, run_of, scorer_folder
@@ -45,7 +45,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
         check_lora(model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
     if makes_scorer(cfg):
         check_lora(cfg.model, cfg.making.lora.targets, False, cfg.making.lora.bits)
-    base = identified(untrained_team(cfg, given_scorer(cfg, test, before)))
+    base = identified(untrained_team(cfg, given_scorer(cfg, test, others, before)))
     with Run(cfg.out, cfg, command, cfg.track) as run:
         team = base
         if makes_scorer(cfg):
@@ -55,6 +55,8 @@ def main(cfg: Maporl, command: str = "") -> Run:
             measured(run, with_scorer(alone, folder), speakers, test, cfg.engine, SCORED_ANSWERS, cfg.seed)
             team = replace(untrained_team(cfg, folder), weights=base.weights)
         lab = Lab(run, cfg, train, team)
+        if "sft" in cfg.baselines:
+            sft_rows(lab)
         done = trained(lab)
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
         entrants = [*sizes(lab, done), *rivals(lab, done), whole(lab, done, 0)]
@@ -93,9 +95,9 @@ def check_places(cfg: Maporl, train: Split) -> None:
     check_sampling(Team(cfg.model, agents), policies)
 
 
-def given_scorer(cfg: Maporl, test: Split, before: int) -> str | None:
+def given_scorer(cfg: Maporl, test: Split, further: Sequence[Split], before: int) -> str | None:
     """The folder of a scorer that is there already, None where there is none. It must not have seen the team's
-    problems, which come after the first `before` ones."""
+    problems, which come after the first `before` ones, nor those of further tasks."""
     others = [model for model in dict.fromkeys(cfg.partners) if model != cfg.model]
     if cfg.scorer == "learned" and others:
         told = f"the scorer is trained on answers of {cfg.model} and scores those of {', '.join(others)} too; in the "
@@ -109,7 +111,8 @@ def given_scorer(cfg: Maporl, test: Split, before: int) -> str | None:
         warn(told)
     if not cfg.task.allow_leaks:
         own = test.task.load("train")[before:]
-        check_unseen(cfg.scorer_from, training=own, test=test.task.load("test"))
+        tests = {f"test ({split.place or 'own'})": split.task.load("test") for split in (test, *further)}
+        check_unseen(cfg.scorer_from, training=own, **tests)
     return folder
 
 

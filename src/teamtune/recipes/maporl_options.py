@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from teamtune.credit.discussion import INCENTIVES, Rewards
+from teamtune.credit.penalty import OFF
 from teamtune.given import given, refuse_unread
 from teamtune.types import TeamtuneError
 
@@ -56,16 +57,16 @@ def check_rewards(option: Callable[[str], Any]) -> None:
         )
     if scorer == "none" and rewards.rule not in ("last-own", Rewards().rule):
         raise TeamtuneError(
-            f"rule {rewards.rule} of the rewards has no use without a scorer, where the last answer's grade "
-            "is all that an agent earns; leave it out, or take --scorer grader"
+            f"rule {rewards.rule} of the rewards has no use without a scorer, where all answers of an agent earn "
+            "what its last one is graded; leave it out, or take --scorer grader"
         )
     if scorer == "none":
-        refuse_unread(rewards, {"gamma": "scorer none, where the last answer's grade is all"}, "{} of the rewards")
+        refuse_unread(rewards, {"gamma": "scorer none, where the last answer's grade counts"}, "{} of the rewards")
     if rewards.right_by == "scorer" and scorer != "learned":
         raise TeamtuneError(f"rewards.right_by is scorer and scorer is {scorer}; take a learned one")
     if agents == 1 and turns > 1 and option("early").share <= 1:
         raise TeamtuneError(
-            "early.share ends a discussion where agents agree, and 1 agent always does, after its first answer; leave "
+            "early.share ends a discussion where agents agree, and there is 1 agent, with nobody to agree with; leave "
             "it out"
         )
     if option("early").score and scorer != "learned":
@@ -82,8 +83,8 @@ def check_rivals(option: Callable[[str], Any]) -> None:
     hidden = [name for name in ("no-feedback", "hidden-scores") if name in rivals]
     if hidden and (scorer != "learned" or not option("feedback")):
         raise TeamtuneError(f"baseline {hidden[0]} has no use where no scores are shown; leave it out")
-    if "no-scorer" in rivals and scorer == "none":
-        raise TeamtuneError("baseline no-scorer is the method itself with scorer none; leave it out")
+    if "no-scorer" in rivals and scorer == "none" and rewards.gate == OFF and not rewards.incentives.paid:
+        raise TeamtuneError("baseline no-scorer is the method itself with scorer none and no gate; leave it out")
     if "single-agent" in rivals and option("agents") == option("turns") == 1:
         raise TeamtuneError("baseline single-agent is the method itself with 1 agent and 1 turn; leave it out")
     if "frozen-partners" in rivals and option("agents") == 1:

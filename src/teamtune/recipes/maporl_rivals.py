@@ -31,12 +31,12 @@ from teamtune.recipes.malt import enough
 from teamtune.recipes.maporl_team import DEFAULTS, Lab, Trained, generated, size, trained
 from teamtune.recipes.systems import trained_tokens
 from teamtune.rollout import Rollout, rollout
-from teamtune.store import Counted
+from teamtune.store import Counted, Table
 from teamtune.tasks import grade_turns
 from teamtune.train.fit import fit
 from teamtune.train.objective import Sft
 from teamtune.train.policies import Ppo
-from teamtune.types import Row
+from teamtune.types import Row, Team
 
 PAID = "incentive-"
 """how the places of teams that are paid an incentive begin"""
@@ -159,12 +159,7 @@ def no_scorer(lab: Lab) -> Entrant:
 def best_sft(lab: Lab) -> Entrant:
     """The policies finetuned on the base's best discussions of the training problems."""
     cfg, run = lab.cfg, lab.run
-    policies = [agent.name for agent in lab.team.agents if agent.trainable]
-    how = Rollout(seed=cfg.seed, driver=cfg.driver)
-    turns = run.work("sft/turns", rollout, lab.problems, lab.team, cfg.talk(cfg.speakers), cfg.engine, how)
-    grades = run.stage("sft/grades", grade_turns, turns, lab.problems, lab.train.task, "train")
-    rows = run.stage("sft/rows", best_rows, turns, grades, policies, cfg.seed)
-    enough(rows, policies)
+    policies, rows = trainable(lab.team), sft_rows(lab)
     team, tokens = lab.team, Counter[str]()
     for number, base in enumerate(lab.team.models, start=1):
         part = lab.team.part(base)
@@ -175,6 +170,22 @@ def best_sft(lab: Lab) -> Entrant:
         team = team.adopt({policy: str(done.path / policy) for policy in own})
         tokens += trained_tokens(mine, base, cfg.sft.epochs)
     return entrant("SFT on the best discussions", "sft", team, cfg.talk(cfg.speakers_of(cfg.sizes[0])), tokens)
+
+
+def sft_rows(lab: Lab) -> Table:
+    """What they learn from. The run asks for it before it trains anybody: there may be nothing."""
+    cfg, run, policies = lab.cfg, lab.run, trainable(lab.team)
+    how = Rollout(seed=cfg.seed, driver=cfg.driver)
+    turns = run.work("sft/turns", rollout, lab.problems, lab.team, cfg.talk(cfg.speakers), cfg.engine, how)
+    grades = run.stage("sft/grades", grade_turns, turns, lab.problems, lab.train.task, "train")
+    rows = run.stage("sft/rows", best_rows, turns, grades, policies, cfg.seed)
+    enough(rows, policies, "; leave sft out of the baselines, with another --out")
+    return rows
+
+
+def trainable(team: Team) -> list[str]:
+    """The seats that learn."""
+    return [agent.name for agent in team.agents if agent.trainable]
 
 
 def rows_of(rows: Sequence[Row], agents: Sequence[str]) -> list[Row]:

@@ -77,7 +77,8 @@ class Maporl:
     """agents are shown scores, where there is a learned scorer"""
     early: Early = Early()
     scorer: Source = "learned"
-    """what answers earn: a learned scorer's score, the grader's 0 or 1, or (none) that of the last answer alone"""
+    """what answers earn: a learned scorer's score, the grader's 0 or 1, or (none) for all answers of an agent that of
+    its last one; incentives and penalties come on top"""
     scorer_from: str = ""
     """a scorer that is there already: its folder, or a run of scorer train; empty makes one in this run"""
     scorer_questions: int = 500
@@ -216,6 +217,11 @@ def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
     args = (lab.problems, lab.train.task, lab.team, policies, protocol, cfg.engine, cfg.lora, rewards, cfg.ppo)
     done = run.train(f"{lab.prefix}ppo", learn, *args, Rollout(cfg.ppo.takes, cfg.seed, cfg.driver))
     tokens = trained_tokens_of(run.path, f"{lab.prefix}ppo", policies, cfg.ppo)
+    if idle := [name for name in policies if not tokens[name]]:
+        raise TeamtuneError(
+            f"{idle[0]} learned from no answer in {done.path}: no discussion came to it with one to learn from; let "
+            f"fewer end early (early.share is {cfg.early.share:g}) or prompts be shorter, with another --out"
+        )
     return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens, done.path)
 
 

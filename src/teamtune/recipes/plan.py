@@ -131,12 +131,13 @@ def maporl_plan(cfg: Maporl) -> Plan:
     _, train, test = parted(cfg.task, before)
     check_places(cfg, train)
     check_bits(cfg)
-    given_scorer(cfg, test, before)
+    others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
+    given_scorer(cfg, test, others, before)
     for model in (cfg.model, *cfg.partners):
         checked(model, cfg.engine.kind, cfg.lora)
     if makes_scorer(cfg):
         checked(cfg.model, cfg.engine.kind, cfg.making.lora)
-    sampled, training, testing = maporl_generations(cfg, further(cfg))
+    sampled, training, testing = maporl_generations(cfg, sum(one.task.test for one in others))
     return {
         **({"generations for the scorer": sampled} if makes_scorer(cfg) else {}),
         **(further_answers(cfg.making, cfg.scorer_questions) if makes_scorer(cfg) else {}),
@@ -222,7 +223,7 @@ def checked(model: str, engine: str, *adapters: Lora) -> None:
         check_lora(model, lora.targets, False, lora.bits)
 
 
-def further(cfg: Maft | Maporl) -> int:
+def further(cfg: Maft) -> int:
     """Problems of further tasks, whose data are looked at."""
     return sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
 

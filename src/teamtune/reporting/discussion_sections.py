@@ -10,7 +10,7 @@ from teamtune.evaluate import Estimate
 from teamtune.reporting import svg
 from teamtune.reporting.table import NONE, estimated, make_section, make_table, percent, points
 from teamtune.transitions import CELLS, KINDS, MAJORITY, MOVES
-from teamtune.types import Row
+from teamtune.types import UNFIT, Row
 
 
 def turns(rows: Sequence[Row], further: Sequence[tuple[str, Sequence[Row]]] = ()) -> Row:
@@ -112,7 +112,7 @@ def _points(share: float | None) -> str:
 
 ABOUT = ("reward", "base", "incentive", "accuracy", "score", "penalties", "length", "corrected", "lost")
 POLICIES = ("base_kl", "entropy", "clipped", "gap")
-WHY = ("paid", "charged", *(f"penalty: {cause}" for cause in CAUSES))
+WHY = ("paid", "charged", *(f"penalty: {cause}" for cause in CAUSES), *(f"finish: {finish}" for finish in UNFIT))
 
 
 def learning(metrics: Sequence[Row]) -> Row:
@@ -138,13 +138,20 @@ def learning(metrics: Sequence[Row]) -> Row:
 
 
 def _why(stage: str, lines: Sequence[Row], agents: Sequence[str]) -> list[Row]:
-    """What answers were paid, charged and penalised for over the whole training; nothing where none was."""
-    shares = {(a, name): [line.get(f"{a}/{name}", 0.0) for line in lines] for a in agents for name in WHY}
-    found = [name for name in WHY if any(any(shares[agent, name]) for agent in agents)]
-    cell = lambda own: percent(sum(own) / len(own))  # noqa: E731
-    rows = [[agent, *(cell(shares[agent, name]) for name in found)] for agent in agents]
-    title = f"{stage}: incentives and penalties of all updates, % of answers"
+    """What answers were paid, charged and penalised for over the whole training, and how they ended that did not end by
+    themselves; nothing where none was."""
+    shares = {(agent, name): _share(lines, agent, name) for agent in agents for name in WHY}
+    found = [name for name in WHY if any(shares[agent, name] for agent in agents)]
+    rows = [[agent, *(percent(shares[agent, name]) for name in found)] for agent in agents]
+    title = f"{stage}: incentives, penalties and ends of all updates, % of answers"
     return [make_table(title, ["Agent and turn", *found], rows)] if found else []
+
+
+def _share(lines: Sequence[Row], agent: str, name: str) -> float:
+    """The share of an agent's answers at a turn, of all updates in which any discussion came to it."""
+    there = [line for line in lines if f"{agent}/{name}" in line]
+    weights = [line.get(f"{agent}/discussions", 1.0) for line in there]
+    return sum(w * line[f"{agent}/{name}"] for w, line in zip(weights, there, strict=True)) / max(1.0, sum(weights))
 
 
 def _early(stage: str, lines: Sequence[Row], agents: Sequence[str]) -> list[str]:

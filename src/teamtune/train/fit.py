@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +140,7 @@ def fit_model(
                 line[f"{agent}/tokens"] = sum(len(one) * one.rows for one in batches[agent])
             yield line
             # Only after its line is logged: a state must never be ahead of the metrics.
-            if (step + 1) % options.save_every == 0 and step + 1 < steps and processes.is_main():
+            if ((step + 1) % options.save_every == 0 or step + 1 == steps) and processes.is_main():
                 keep(folder, model, optimizers, step + 1)
             progress.update(bar, completed=step + 1)
     for agent in model.agents:
@@ -149,8 +148,6 @@ def fit_model(
             model.save(agent, folder / agent)
     if proven := {agent: folder / agent for agent in model.agents if agent not in model.heads}:
         prove(model, proven)
-    if processes.is_main():
-        shutil.rmtree(folder / "state", ignore_errors=True)
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], options: Fit) -> torch.optim.Optimizer:

@@ -11,6 +11,8 @@ One update:
              live/step-000007/agent-1/  ...                            the policies of this update, for an engine apart
              state/step-000005/                                        what a killed training resumes from
 
+`live` and `state` are there until the run has sealed the folder.
+
 Resuming is exact: seeds follow from the problem's place and the update, so after a kill the same updates are made again
 from the last state, with the same metrics. (vLLM and servers are not exact themselves.)
 """
@@ -90,13 +92,11 @@ def train(
             yield line
             weight = adapted(weight, line, learners, ppo)
             # Only after its line is logged: a state must never be ahead of the metrics.
-            if (step + 1) % ppo.save_every == 0 and step + 1 < ppo.updates:
+            if (step + 1) % ppo.save_every == 0 or step + 1 == ppo.updates:
                 kept(folder, learners, weight, step + 1)
             progress.update(bar, completed=step + 1)
             live.update(Group(update_table(line), progress))
     written(learners, folder)
-    for over in ("state", "live"):
-        shutil.rmtree(folder / over, ignore_errors=True)
 
 
 def shown(host: Host, folder: Path) -> Team:
@@ -167,6 +167,7 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
     line: Metrics = {}
     for (place, number), own in sorted(groups.items()):
         name = where(place, number)
+        line[f"{name}/discussions"] = float(len(own))
         for column in ("reward", "base", "incentive", "score"):
             line[f"{name}/{column}"] = finite_mean([row[column] for row in own])
         line[f"{name}/accuracy"] = finite_mean([float(row["graded"]) for row in own])
@@ -174,8 +175,9 @@ def told(rows: Sequence[Row], rewards: Sequence[Row]) -> Metrics:
         line[f"{name}/penalties_of_right"] = finite_mean([float(bool(row["penalty"])) for row in own if row["graded"]])
         for cause in CAUSES:
             line[f"{name}/penalty: {cause}"] = finite_mean([float(row["penalty"] == cause) for row in own])
+        ended = [turns[place_of(row)]["finish"] for row in own]
         for finish in UNFIT:
-            line[f"{name}/{finish}"] = finite_mean([float(turns[place_of(row)]["finish"] == finish) for row in own])
+            line[f"{name}/finish: {finish}"] = finite_mean([float(one == finish) for one in ended])
         line[f"{name}/paid"] = finite_mean([float(row["incentive"] > 0) for row in own])
         line[f"{name}/charged"] = finite_mean([float(row["incentive"] < 0) for row in own])
         line[f"{name}/length"] = finite_mean([float(len(turns[place_of(row)]["token_ids"] or ())) for row in own])

@@ -99,6 +99,11 @@ def stepped(
         found = backward(one.model, now, objective, ppo.fit, None) if now else {}
         found |= backward(one.model, worths, ppo.values, ppo.fit, None) if worths else {}
         for agent, told_ in found.items():
+            # What it has moved is known before the step that would move it on.
+            if ppo.target_kl and float(told_.get("kl", 0.0)) > ppo.target_kl:
+                moved.add(agent)
+                one.optimizers[agent].zero_grad()
+                continue
             batch = (now if agent in now else worths)[agent]
             taken[agent] += sum(map(len, batch))
             targets[agent] += sum(len(item.data.example.answer) for item in batch if isinstance(item.data, Sampled))
@@ -108,8 +113,6 @@ def stepped(
             for name, value in told_.items():
                 counted = name.startswith((CLIPS, TOKENS))
                 sums[name if "/" in name or counted else f"{agent}/{name}"].append(value)
-            if ppo.target_kl and told_.get("kl", 0.0) > ppo.target_kl:
-                moved.add(agent)
     line: Metrics = {n: finite_mean(numbers) for n, numbers in sums.items() if not n.startswith((CLIPS, TOKENS))}
     for here in (name.removeprefix(TOKENS) for name in sums if name.startswith(TOKENS)):
         line[f"{here}/clipped"] = sum(sums[CLIPS + here]) / sum(sums[TOKENS + here])
