@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,8 @@ class OddServer:
         self.usage: dict[str, Any] | None = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         self.slow = 0.0
         self.finish = "stop"
+        self.more = ""
+        """what every answer ends with"""
         self.tries: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
@@ -67,6 +70,10 @@ class OddServer:
             prompt = {"no room": "50 in the messages", "none left": "70 in the messages"}[fault]
             asked = f"This model's maximum context length is 64 tokens. However, you requested 150 tokens ({prompt}, "
             return JSONResponse({"error": {"message": f"{asked}{body['max_tokens']} in the completion)."}}, 400)
+        if fault == "not counted" and body["max_tokens"] > 14:
+            least = f"your request has at least {64 - body['max_tokens'] + 1} input tokens"
+            asked = f"This model's maximum context length is 64 tokens and {least}."
+            return JSONResponse({"error": {"message": asked}}, 400)
         if fault == "echo":
             return JSONResponse({"error": {"message": f"cannot take {sorted(self.keys)}"}}, 400)
         if fault == "odd":
@@ -76,11 +83,12 @@ class OddServer:
         if fault == "empty":
             return JSONResponse({"id": "x", "object": "chat.completion", "choices": [], "usage": self.usage})
         found: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-        message = {"role": "assistant", "content": f"{body['model']}: {question}"}
-        found["choices"] = [{"index": 0, "message": message, "finish_reason": self.finish}]
+        message = {"role": "assistant", "content": f"{body['model']}: {question}{self.more}"}
+        ended = "error" if fault == "broken off" else self.finish
+        found["choices"] = [{"index": 0, "message": message, "finish_reason": ended}]
         if self.usage is not None:
             found["usage"] = self.usage
-        return JSONResponse(found)
+        return Response(json.dumps(found), media_type="application/json")  # half a character is escaped
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from helpers import plain_logprobs, plain_model, random_adapter, surroundings
 from teamtune.cli import main as command
 from teamtune.engines import EngineSpec, open_engine
+from teamtune.engines.render import Renderer
 from teamtune.models import check_lora, load_model
 from teamtune.store import read_table
 from teamtune.train.fit import Fit, fit
@@ -454,3 +455,15 @@ def test_an_unreachable_hub_is_one_sentence_and_soon(tmp_path: Path, environment
     assert done.returncode == 2
     assert "model 'no-such-org/no-such-model' cannot be fetched: the hub is unreachable" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_template_that_tells_the_date_tells_the_same_one_every_day(brief: str) -> None:
+    """A run that goes on tomorrow must ask what it asked today."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(brief)
+    own, asked = tokenizer.chat_template, [Message("user", "2 + 2?")]
+    plain = tokenizer.decode(Renderer(tokenizer, "plain").prompt(asked))
+    for form, told in (("%d %b %Y", "26 Jul 2024"), ("%d %B %Y", "26 July 2024"), ("%Y-%m-%d", "2024-07-26")):
+        dated = "{% if strftime_now is defined %}{{ strftime_now('" + form + "') }}{% endif %}"
+        tokenizer.chat_template = dated + own
+        text = tokenizer.decode(Renderer(tokenizer, "dated").prompt(asked))
+        assert told in text and text.replace(told, "") == plain

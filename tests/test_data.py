@@ -332,6 +332,27 @@ HUB_ROWS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def test_questions_of_one_template_stand_in_one_split_alone(tmp_path: Path) -> None:
+    """As the hub has them: every part numbers its templates anew, and every template stands there 50 times."""
+    for part in ("main", "p1", "p2"):
+        folder = tmp_path / f"gsm_symbolic_{part}"
+        folder.mkdir()
+        rows = [
+            {"id": t, "instance": i, "question": f"{part} {t} with {i}?", "answer": f"So.\n#### {i}", "original_id": t}
+            for t in range(10)
+            for i in range(5)
+        ]
+        (folder / "test.jsonl").write_bytes(jsonl(rows))
+    task = TaskSpec("gsm_symbolic", data=str(tmp_path), train=40, test=20)
+    train, test = task.load("train"), task.load("test")
+    assert len(train) == 40 and len(test) == 20 and len({problem.id for problem in [*train, *test]}) == 60
+    groups = [{problem.meta["group"] for problem in own} for own in (train, test)]
+    assert not groups[0] & groups[1] and len(groups[0]) > 3, "many templates, none in both"
+    assert len({problem.meta["level"] for problem in train}) == 3
+    with pytest.raises(TeamtuneError, match="problems; 140 are asked for"):
+        replace(task, train=40, test=140).load("test")
+
+
 @pytest.mark.parametrize(
     ("text", "letter"),
     [

@@ -200,3 +200,22 @@ def test_turns_of_other_problems_or_other_trees_are_refused(
         taking = ["--turns-from", str(tmp_path / "rows"), *more, "--out", str(tmp_path / "run")]
         command(["malt", *common, "--model", brief, *taking])
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("changed", ["question", "ending"])
+def test_turns_on_other_questions_of_the_same_names_are_refused(
+    brief: str, tmp_path: Path, changed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of a file without a column of names are called by their numbers."""
+    for name, sign in (("one", "+"), ("two", "*")):
+        data = [{"question": f"What is {n} {sign} 1?", "answer": str(n)} for n in range(12)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
+    common = ["malt", "--task", "data", "--train", "8", "--test", "2", "--grader", "number"]
+    one, two = (["--data", str(tmp_path / f"{name}.jsonl")] for name in ("one", "two"))
+    command([*common, *one, *QUICK, "--model", "nobody/has-this", "--rows-only", "--out", str(tmp_path / "rows")])
+    other = two if changed == "question" else [*one, "--ending", "Say it."]
+    with pytest.raises(SystemExit, match="2"):
+        taking = ["--turns-from", str(tmp_path / "rows"), "--out", str(tmp_path / "run")]
+        command([*common, *other, "--model", brief, *taking])
+    assert f"has the {changed} '" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "give the data and --ending that those turns were played with" in told

@@ -48,6 +48,8 @@ def problem(answer: str, question: str = "?", **meta: object) -> Problem:
         ("They meet at noon. The answer is 4:30 p.m.", "4:30 p.m.", "marked"),
         ("The answer is Mr. Hill.", "Mr. Hill", "marked"),
         ("so much\nA: 224", "224", "marked"),
+        ("The answer is 12.\n\nA: 4 of them are red, and the rest is blue.", "12", "marked"),
+        ("A: 10 per hour\nB: 20 per hour\nThe answer is 30.", "30", "marked"),
         ("The answer was 3. No: the answer is 4", "4", "marked"),
     ],
 )
@@ -69,6 +71,15 @@ def test_an_answer_that_is_taken_back_is_none() -> None:
     assert final(rf"\boxed{{5}} I apologize, that is wrong. {more}").text == ""  # type: ignore[union-attr]
     assert final(rf"\boxed{{5}} I apologize, that is wrong. {more} \boxed{{6}}").text == "6"  # type: ignore[union-attr]
     assert final(r"\boxed{5} I apologize for the length.").text == "5"  # type: ignore[union-attr]
+    for said in (
+        "Answer: 12\n\nThe other agent forgot to carry, so that was incorrect.",
+        "\\boxed{12}\n\nWait, let me verify: 3*4=12, no mistake.",
+        "\\boxed{12}. This is wrong in the other solution.",
+    ):
+        assert number.extract(said)[0] == "12", said
+    for said in ("Answer: 12\nWait, that is wrong.", "Answer: 12\nWait, no.", "Answer: 12\nWait, I see a mistake."):
+        assert number.extract(said)[0] is None, said
+    assert number.extract("Answer: 12\nThat was wrong. Answer: 13")[0] == "13"
 
 
 # Numbers
@@ -96,6 +107,11 @@ def test_an_answer_that_is_taken_back_is_none() -> None:
         (r"Answer: $1.2 \times 10^{-1}$", "3/25"),
         ("Answer: \N{MINUS SIGN}4", "-4"),
         ("Answer: -$5", "-5"),
+        ("Answer: - 5", "-5"),
+        ("Answer: - $5", "-5"),
+        (r"\boxed{- 3}", "-3"),
+        ("The answer is - 12.", "-12"),
+        ("Answer: 10 - 3 = 7", "7"),
         ("Answer: $-5", "-5"),
         ("Answer: £5", "5"),
         ("Answer: five apples", "5"),
@@ -169,6 +185,10 @@ FIVE = ["ignore", "enforce", "authoritarian", "yell at", "avoid"]
         (r"\boxed{}", None),
         ("A man walks into a bar", None),
         ("I would say so", None),
+        ("The answer is C.\n\nA: to ignore is no law.\nB: to enforce is not it.", "C"),
+        ("**Answer: C**\n\nWhy not the others:\n**A**: ignore is wrong.\n**B**: enforce is not it.", "C"),
+        ("I choose C.\n\nA: ignore it.\nB: enforce it.", None),
+        ("thinking\nA: B", "B"),
     ],
 )
 def test_which_option_a_response_settles_on(response: str, letter: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, get_args
 
@@ -227,6 +228,15 @@ def test_without_critics_they_stay_at_the_base(brief: str, tmp_path: Path) -> No
             "weight has no use with objective ppo",
         ),
         (["--no-critics", "--masking", "all", "--baselines"], "masking has no use with critics that are not finetuned"),
+        (["--objective", "ppo", "--sampling.temperature", "0.3"], "objective is ppo and sampling.temperature is 0.3"),
+        (
+            ["--turns-from", "x", "--baselines", "no-summary"],
+            "baseline no-summary holds first debates of its own, by this model, and turns_from has the team learn from",
+        ),
+        (
+            ["--eval-task", "stories", "arithmetic", "stories"],
+            "eval_tasks has stories twice, at 'stories' again; test on one of them, and on the other with teamtune ev",
+        ),
     ],
 )
 def test_options_out_of_range(
@@ -308,11 +318,15 @@ def everybody(brief: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--train", "16", "--baselines", *RIVALS.split(), "temperature-2", "--star-rounds", "2"]
     options += ["--eval-task", "tests.spoken_task:poisoned", "--measures.problems", "2"]
     with pytest.MonkeyPatch.context() as patch:
+        real, calls = maft_rivals.star_rows, []
 
-        def broken(*_: object) -> None:
-            raise KeyboardInterrupt
+        @wraps(real)
+        def broken(*args: Any) -> Any:
+            calls.append(1)  # the first round's rows are made before anybody is trained
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return real(*args)
 
-        broken.__module__, broken.__qualname__ = maft_rivals.star_rows.__module__, maft_rivals.star_rows.__qualname__
         patch.setattr(maft_rivals, "star_rows", broken)
         with pytest.raises(SystemExit, match="130"):
             trained(brief, out, *options)
@@ -544,3 +558,47 @@ def test_evaluations_that_cannot_be(
     with pytest.raises(SystemExit, match="2"):
         command(["eval", "--run", str(whole), "--out", str(tmp_path / "e"), *more])
     assert said in capsys.readouterr().err and not (tmp_path / "e").exists()
+
+
+GRADED_BY_COLUMN = """
+def reward(completions, answer, solution, **more):
+    return [float(a in c) for c, a in zip(completions, answer)]
+"""
+
+
+def test_a_grader_that_needs_the_gold_answer_is_refused_before_the_run(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The vote labels debates, so it is shown neither the gold answer nor a column that may tell it."""
+    data = [{"question": f"What is {n} + 1?", "answer": str(n + 1), "solution": "add"} for n in range(20)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
+    (tmp_path / "by_column.py").write_text(GRADED_BY_COLUMN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = [
+        "--model",
+        brief,
+        "--task",
+        "data",
+        "--data",
+        str(tmp_path / "sums.jsonl"),
+        "--train",
+        "8",
+        "--test",
+        "3",
+    ]
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            command(["maft", *options, "--grader", "by_column:reward", "--out", str(tmp_path / "run"), *dry])
+        told = " ".join(capsys.readouterr().err.split())
+        assert "the grader cannot read an answer where the gold one is hidden" in told and "'solution'" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_star_without_rows_stops_before_anybody_is_trained(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "run", "--baselines", "star", "--task", "tests.hopeless_task")
+    assert "nothing to train solver on" in (told := capsys.readouterr().err)
+    assert "leave star out of the baselines, with another --out" in " ".join(told.split())
+    assert not (tmp_path / "run" / "iteration-1").exists()

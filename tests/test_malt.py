@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import surroundings
+from teamtune import rollout
 from teamtune.cli import main as command
 from teamtune.cli import options
 from teamtune.recipes import malt
@@ -286,6 +287,19 @@ def test_a_second_round_starts_from_the_first_rounds_team(brief: str, tmp_path: 
         for column in ("token_ids", "chosen_ids", "rejected_ids")
     )
     assert table["MALT + MV@1"]["trained_tokens"] == tokens
+
+
+def test_the_driver_is_that_of_every_rollout(brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    real = rollout.drive
+
+    def watched(lives: Any, engine: Any, how: Any) -> Any:
+        used.append(how.driver)
+        return real(lives, engine, how)
+
+    monkeypatch.setattr(rollout, "drive", watched)
+    trained(brief, tmp_path / "run", "--driver", "rolling", "--baselines", "all")
+    assert len(used) == 7 and set(used) == {"rolling"}
 
 
 def test_both_drivers_give_the_same_ids(whole: Path, brief: str, tmp_path: Path) -> None:

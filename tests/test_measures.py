@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,39 @@ def test_equal_answers_vote_together_however_they_are_written(gold: str) -> None
     assert last["kept right"] == (1 if gold == "7" else 2)
     told = [row["turn"] for row in grades if "x+1 counts as 1+x" in row["reason"]]
     assert told == ([1, 3] if gold == "7" else []), "a right answer is read as the gold one is written"
+
+
+def test_answers_that_differ_in_their_units_alone_do_not_vote_together() -> None:
+    said = ("162\\text{ minutes}", "162\\text{ hours}", "162")
+    turns, _ = debate(said, said)
+    for turn, answer in zip(turns, said * 2, strict=True):
+        turn |= {"text": f"\\boxed{{{answer}}}", "final": turn["tag"] == "round-2"}
+    problem = problem_row(Problem("p", "How long is it?", "162\\text{ minutes}"))
+    grades = list(grade_turns(turns, [problem], TaskSpec("math"), "train").rows)
+    assert [row["score"] for row in grades] == [1.0, 0.0, 1.0] * 2
+    assert grades[0]["parsed"] == grades[2]["parsed"] != grades[1]["parsed"]
+    assert round_rows(turns, grades)[-1]["vote"] == scores(turns, grades, 1)["p"] == 1
+
+
+def test_answers_that_a_grader_reads_alike_and_scores_apart_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison must not end a run whose grader looks at more than the answer, such as its form."""
+    (tmp_path / "by_form.py").write_text(
+        "from teamtune.types import Grade\n"
+        "def grade(problem, text):\n    return Grade(text.split()[-1], 0.5 * ('so' in text) + 0.5 * ('5' in text))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = ("so 5", "5", "7", "so 5", "5", "so 7")
+    turns, _ = debate(said[:3], said[3:])
+    for turn, text in zip(turns, said, strict=True):
+        turn |= {"text": text, "final": turn["tag"] == "round-2"}
+    task = TaskSpec("data", data=str(tmp_path / "none.jsonl"), grader="by_form:grade")
+    found = grade_turns(turns, [problem_row(Problem("p", "?", "5"))], task, "train")
+    grades = list(found.rows)
+    assert [row["parsed"] for row in grades[:3]] == ["5", "5 (scored 0.5)", "7 (scored 0)"]
+    assert found.counts["answers read alike and scored apart"] == 3
+    assert scores(turns, grades, 1)["p"] == pytest.approx(2 / 3), "three answers, one right and two half right"
 
 
 def test_a_users_right_answers_may_differ() -> None:

@@ -109,7 +109,9 @@ def test_a_request_says_what_the_seat_samples_by(server: OddServer, opened: Any)
     assert "seed" not in server.bodies[0] and server.bodies[0]["max_completion_tokens"] == 33
 
 
-@pytest.mark.parametrize("faults", [["429", "429"], ["500", "503"], ["cut", "empty"], ["hang"], ["429", "cut", "500"]])
+@pytest.mark.parametrize(
+    "faults", [["429", "429"], ["500", "503"], ["cut", "empty"], ["broken off"], ["hang"], ["429", "cut", "500"]]
+)
 def test_what_passes_is_asked_again(server: OddServer, opened: Any, faults: list[str]) -> None:
     server.faults = faults
     done = opened(timeout=0.5).generate(asks_of(4), [0] * 4)
@@ -124,6 +126,7 @@ def test_what_passes_is_asked_again(server: OddServer, opened: Any, faults: list
         ("500", r"refuses an ask: .*fault 500"),
         ("cut", r"answers with no chat completion"),
         ("empty", r"answers with no chat completion \(no choices"),
+        ("broken off", r"answers with no chat completion \(an answer that was broken off"),
         ("hang", r"was silent for 0\.2 s, 3 times"),
         ("401", r"refuses the key in OPENAI_API_KEY"),
         ("404", r"has no such model or path"),
@@ -154,6 +157,10 @@ def test_a_prompt_that_fits_has_the_answer_that_fits(server: OddServer, opened: 
     server.faults = ["no room"] * 3
     [found] = opened().generate(asks_of(1), [0])
     assert found.text and [body["max_tokens"] for body in server.bodies] == [33, 14]
+    assert opened(retries=0).generate(asks_of(1), [2])[0].finish == "stop", "that is no repetition"
+    server.faults = ["not counted"] * 9
+    assert opened().generate(asks_of(1), [3])[0].finish == "stop"
+    assert [body["max_tokens"] for body in server.bodies[-3:]] == [33, 16, 8]
     server.faults = ["none left"] * 9
     assert opened().generate(asks_of(1), [1]) == [Completion("", "overflow", usage=(0, 0))]
 
@@ -164,6 +171,22 @@ def test_a_prompt_that_fits_has_the_answer_that_fits(server: OddServer, opened: 
 def test_how_an_answer_ended(server: OddServer, opened: Any, told: str, finish: str) -> None:
     server.finish = told
     assert opened().generate(asks_of(1), [0])[0].finish == finish
+
+
+def test_half_a_character_is_no_text(server: OddServer, opened: Any) -> None:
+    """It could be neither stored nor sent to the next agent."""
+    server.more = " \ud83d and \U0001f600"
+    [found] = opened().generate(asks_of(1), [0])
+    assert found.text.encode() and found.text.endswith(" \ufffd and \U0001f600")
+
+
+def test_an_adapter_is_read_once_for_its_name(server: OddServer, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, named = opened(), []
+    monkeypatch.setattr(engine, "_name", lambda agent: named.append(agent.name) or "basic")
+    engine.generate(asks_of(5), [0] * 5)
+    engine.adopt(engine.team)
+    engine.generate(asks_of(5), [0] * 5)
+    assert len(named) == 2
 
 
 def test_what_was_answered_is_given_out_before_an_error(server: OddServer, opened: Any) -> None:

@@ -11,9 +11,10 @@ from teamtune import diversity
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Live, waves
 from teamtune.protocols.debate import debate, seats
+from teamtune.train import score
 from teamtune.train.score import score_turns
 from teamtune.train.team import Lora, TeamModel
-from teamtune.types import Problem, Row, Sampling, Team, turn_row
+from teamtune.types import Problem, Row, Sampling, Team, TeamtuneError, turn_row
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,30 @@ def test_divergence_over_the_vocabulary_against_a_loop(talked: tuple[list[Row], 
         at = slice(len(turn["prompt_ids"]) - 1, ids.shape[1] - 1)
         assert row["kl"] == pytest.approx(diversity.kl_full(own[at].numpy(), other[at].numpy()), abs=1e-4)
         assert row["own"] == pytest.approx(turn["logprobs"], abs=1e-4)
+
+
+def test_where_memory_is_full_fewer_answers_are_scored_at_once(
+    talked: tuple[list[Row], Team], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, team = talked
+    whole = list(score_turns(turns, team, team.names, given="turn").rows)
+    real, sizes = score._score, []
+
+    def tight(model: TeamModel, micro: Any, judges: Any) -> Any:
+        sizes.append(len(micro))
+        if len(micro) > 2:
+            raise torch.OutOfMemoryError("full")
+        return real(model, micro, judges)
+
+    monkeypatch.setattr(score, "_score", tight)
+    for one, other in zip(score_turns(turns, team, team.names, given="turn").rows, whole, strict=True):
+        told = {name: pytest.approx(v, abs=1e-4) for name, v in other.items() if isinstance(v, float | list)}
+        assert one == {**other, **told}
+    assert max(sizes) > 2
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(score, "_score", full)
+    with pytest.raises(TeamtuneError, match="not enough memory for 1 answers to score"):
+        score_turns(turns, team, team.names, given="turn")

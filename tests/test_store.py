@@ -207,6 +207,24 @@ def test_config_is_recorded_and_held_to(tmp_path):
     Run(tmp_path / "run", Options(out=str(tmp_path / "run"))).close()  # the refusal kept no lock
 
 
+def test_a_copy_in_anothers_repository_has_no_commit(tmp_path, monkeypatch):
+    """A package in the .venv of a user's repository: its commits are not ours."""
+    other = tmp_path / "project"
+    copy = other / ".venv" / "teamtune" / "store.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(Path(store.__file__).read_bytes())
+    git = ["git", "-C", str(other), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(store, "__file__", str(copy))
+    with Run(tmp_path / "run", Options()) as run:
+        assert run._commit is None
+    for command in (["add", "-f", "."], ["commit", "-q", "-m", "ours"]):
+        subprocess.run([*git, *command], check=True)
+    with Run(tmp_path / "other", Options()) as run:
+        assert len(run._commit or "") == 40
+
+
 def test_another_commit_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "getstatusoutput", lambda _: (0, "aaaa"))
     Run(tmp_path, Options()).close()

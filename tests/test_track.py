@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from teamtune.cli import main as command
 from teamtune.store import Run
-from teamtune.track import Track, check_tracker
+from teamtune.track import Track, Wandb, check_tracker
 from teamtune.types import TeamtuneError
 
 
@@ -68,6 +70,17 @@ def test_wandb_offline_has_every_number(tmp_path: Path, monkeypatch: pytest.Monk
     while not any(b"sft/agent/loss" in file.read_bytes() for file in (tmp_path / "run" / "wandb").rglob("*.wandb")):
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_folder_that_is_made_anew_is_another_run_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    fake = SimpleNamespace(init=lambda **how: told.append(how["id"]))
+    monkeypatch.setattr("teamtune.track.import_module", lambda _: fake)
+    Wandb(tmp_path / "run")
+    Wandb(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    Wandb(tmp_path / "run")
+    assert told[0] == told[1] != told[2]
 
 
 def test_where_metrics_go_does_not_make_another_run(tmp_path: Path) -> None:

@@ -129,8 +129,12 @@ class Run(AbstractContextManager["Run"]):
 
     def _settle(self, config: Any, options: Any, command: str) -> None:
         """Record the options of a new run; hold an old one to the options it has."""
-        here = shlex.quote(os.path.dirname(__file__))
-        status, text = subprocess.getstatusoutput(f"git -C {here} describe --always --dirty --abbrev=40 --exclude '*'")
+        here = f"git -C {shlex.quote(os.path.dirname(__file__))}"
+        # An installed copy may lie within a repository of the user's, whose commits are not ours.
+        ours = f"{here} ls-files --error-unmatch {os.path.basename(__file__)} > /dev/null"
+        status, text = subprocess.getstatusoutput(
+            f"{ours} && {here} describe --always --dirty --abbrev=40 --exclude '*'"
+        )
         self._commit = None if status else text
         path = self.path / "config.json"
         if not _agrees(path, {"config": config}):

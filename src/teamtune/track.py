@@ -6,8 +6,8 @@ is its own affair: WANDB_MODE=offline keeps it here.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import secrets
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -74,7 +74,10 @@ class Wandb:
 
     def __init__(self, folder: Path):
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
-        identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+        name = folder / "wandb" / "run-id"  # of the folder, not of its path, where another run may have been
+        if not name.exists():
+            name.write_text(secrets.token_hex(8))
+        identity = name.read_text()
         self.run: Any = import_module("wandb").init(
             project=PROJECT, name=folder.resolve().name, dir=str(folder), id=identity, resume="allow"
         )

@@ -12,11 +12,11 @@ from teamtune.engines.spec import Openai, check_key
 from teamtune.types import Ask, Completion, Finish, Sampling, TeamtuneError
 
 FINISHES: dict[str | None, Finish] = {"stop": "stop", "length": "length", "content_filter": "withheld"}
-
-
+FAILED = ("error", "abort", "aborted", "cancelled", "insufficient_system_resource")
+"""reasons to end of servers that broke an answer off"""
 CONTEXT = re.compile(r"context length is (\d+) tokens")
-PROMPT = re.compile(r"(\d+) (?:in the messages|input tokens)")
-"""how servers tell what they have room for, and what a prompt takes of it"""
+PROMPT = re.compile(r"(?P<least>at least )?(?P<count>\d+) (?:in the messages|input tokens)")
+"""how servers tell what they have room for, and what a prompt takes of it (where they stop counting: "at least")"""
 
 
 class Broken(Exception):
@@ -59,6 +59,8 @@ def lacking(answer: Any) -> str | None:
         return f"no choices in {str(answer)!r}"
     if getattr(answer.choices[0], "message", None) is None:
         return f"no message in {str(answer)!r}"
+    if answer.choices[0].finish_reason in FAILED or getattr(answer.choices[0], "error", None):
+        return f"an answer that was broken off, in {str(answer)!r}"
     return None
 
 
@@ -77,7 +79,9 @@ def completion_of(answer: Any, options: Openai) -> Completion:
         logprobs = tuple(float(one.logprob) for one in told)
     tupled = lambda found: None if found is None else tuple(found)  # noqa: E731
     finish = FINISHES.get(choice.finish_reason, "stop")
-    return Completion(choice.message.content or "", finish, tupled(prompt), tupled(ids), logprobs, usage_of(answer))
+    # Half of a character of two parts is no text: it can be neither stored nor sent on.
+    text = (choice.message.content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Completion(text, finish, tupled(prompt), tupled(ids), logprobs, usage_of(answer))
 
 
 def usage_of(answer: Any) -> tuple[int, int] | None:
@@ -92,11 +96,17 @@ def too_long(error: openai.BadRequestError) -> bool:
     return error.code == "context_length_exceeded" or "context length" in str(error)
 
 
-def room_left(error: openai.BadRequestError) -> int:
-    """Ids that an answer may have, where a server refused a prompt that fits with an answer that does not, and says so;
-    else 0. Others make such an answer shorter by themselves, as the embedded engine does."""
+def room_left(error: openai.BadRequestError, asked: int) -> int:
+    """Ids that an answer may have, where a server refused a prompt that fits with an answer of `asked` ids that does
+    not, and says so; else 0. Others make such an answer shorter by themselves, as the embedded engine does.
+
+    A server that counted no further than it had to tells next to nothing: half as many are tried.
+    """
     whole, prompt = (found.search(str(error)) for found in (CONTEXT, PROMPT))
-    return max(0, int(whole[1]) - int(prompt[1])) if whole and prompt else 0
+    if not whole or not prompt:
+        return 0
+    left = max(0, int(whole[1]) - int(prompt["count"]))
+    return min(left, asked // 2) if prompt["least"] else left
 
 
 def brief(error: BaseException, options: Openai) -> str:

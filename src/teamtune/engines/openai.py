@@ -77,6 +77,8 @@ class OpenaiEngine:
         self._done: SimpleQueue[Future[Completion]] = SimpleQueue()
         """those of them that have ended, in that order; to look through all of them at every poll would take longer"""
         self._failed: BaseException | None = None
+        self._called: dict[str, str] = {}
+        """the server's names for the weights of the seats that were asked"""
 
     # ---- the engine's contract
 
@@ -85,7 +87,7 @@ class OpenaiEngine:
             self._run(self._show(team)).result()
         except (openai.OpenAIError, TimeoutError) as error:
             raise told(error, self.options) from error
-        self.team = team
+        self.team, self._called = team, {}
 
     def generate(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Completion]:
         others, self._asked, self._done = (self._asked, self._done), {}, SimpleQueue()
@@ -101,7 +103,9 @@ class OpenaiEngine:
         if self.team is None:
             raise TeamtuneError("the engine has no team yet; call adopt(team) first")
         agent, future = self.team[ask.agent], Future[Completion]()
-        work = partial(self._answer, self._name(agent), ask, agent.sampling, seed)
+        if agent.name not in self._called:  # a name stands for weights, which are read for it
+            self._called[agent.name] = self._name(agent)
+        work = partial(self._answer, self._called[agent.name], ask, agent.sampling, seed)
         self._asked[future] = ticket
         future.add_done_callback(self._done.put)
         # What reads earlier turns goes first: episodes that are under way end before others begin.
@@ -229,8 +233,9 @@ class OpenaiEngine:
 
     async def _asked_again(self, name: str, ask: Ask, body: dict[str, Any]) -> Any:
         """The server's answer. The client repeats what was refused or lost; what came back broken is repeated here, and
-        counted as far as the server says what it took."""
-        for attempt in range(self.options.retries + 1):
+        counted as far as the server says what it took. Asking for a shorter answer is no repetition."""
+        attempt = 0
+        while True:
             self.ledger.check()
             try:
                 answer = await self._client.chat.completions.create(model=name, **body)
@@ -242,7 +247,7 @@ class OpenaiEngine:
             except openai.BadRequestError as error:
                 if not too_long(error):
                     raise
-                left = room_left(error)
+                left = room_left(error, body[self.options.limit])
                 if not 0 < left < body[self.options.limit]:
                     return Completion("", "overflow", usage=(0, 0))
                 body = {**body, self.options.limit: left}
@@ -250,4 +255,4 @@ class OpenaiEngine:
                 if attempt == self.options.retries:
                     raise Broken(str(error)) from error
                 await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
-        raise AssertionError("the loop returns or raises")
+                attempt += 1

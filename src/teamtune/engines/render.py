@@ -11,6 +11,13 @@ from jinja2.exceptions import TemplateError
 from teamtune.types import Agent, Ask, Completion, Message, Sampling, TeamtuneError
 
 MARK = "MARK"
+DATED = (
+    "{%- macro strftime_now(form) -%}"
+    "{{ {'%d %B %Y': '26 July 2024', '%Y-%m-%d': '2024-07-26'}.get(form, '26 Jul 2024') }}"
+    "{%- endmacro -%}"
+)
+"""before a template that writes the day's date into prompts (Llama 3.2's, SmolLM3's): with the same one always, the one
+that Llama's template itself falls back on, a run that goes on tomorrow asks what it asked today"""
 
 
 class Renderer:
@@ -26,6 +33,8 @@ class Renderer:
                 "or set tokenizer.chat_template and save the tokenizer"
             )
         self.tokenizer = tokenizer
+        own = tokenizer.chat_template
+        self.template: str | None = DATED + own if isinstance(own, str) and "strftime_now" in own else None
         self.folds_system = False
         try:
             self._ids([Message("system", "a"), Message("user", "b")])
@@ -53,7 +62,7 @@ class Renderer:
     def closing(self) -> int:
         """The id with which the template closes an assistant's turn (<|im_end|>, <end_of_turn>, ...), else the eos."""
         chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": MARK}]
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False)
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False, chat_template=self.template)
         after = self.tokenizer(text.rpartition(MARK)[2], add_special_tokens=False)["input_ids"]
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         return after[0] if after and after[0] in special else self.tokenizer.eos_token_id
@@ -64,7 +73,9 @@ class Renderer:
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         chat = [{"role": m.role, "content": m.content} for m in messages]
-        ids = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+        ids = self.tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=True, chat_template=self.template
+        )
         return list(ids["input_ids"])
 
 

@@ -25,17 +25,21 @@ _HASHES = re.compile(r"^[ \t]*#{4}[ \t]*(?P<answer>\S[^\n]*)", re.MULTILINE)
 _IS = r"(?:[ \t]+(?:is|are|was|would be|will be|should be|must be)\b[ \t]*:?|[ \t]*[:=\uff1a])"
 _MARKER = re.compile(
     r"(?:\b(?:answers?|(?:best|correct|right|closest)[ \t]+(?:option|choice))\b"
-    r"(?:[ \t]+(?:to|for|of)[ \t]+(?:the|this)[ \t]+(?:question|problem|exercise|task))?(?:\*\*|__)?"
-    + _IS
-    + r"|^[ \t>]*(?:\*\*)?A(?:\*\*)?[ \t]*:)",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?:[ \t]+(?:to|for|of)[ \t]+(?:the|this)[ \t]+(?:question|problem|exercise|task))?(?:\*\*|__)?" + _IS + ")",
+    re.IGNORECASE,
 )
+# "A: 224" after "Q: ..."; beside "B: ..." it is an option.
+_LETTER = re.compile(r"^[ \t>]*(?:\*\*)?A(?:\*\*)?[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_NEXT_LETTER = re.compile(r"^[ \t>]*(?:\*\*)?B(?:\*\*)?[ \t]*:", re.IGNORECASE | re.MULTILINE)
 # "9. I hope it is correct" ends at the full stop; "Mr. Hill" and "4:30 p.m." do not.
 _SENTENCE = re.compile(r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]s)(?<!\.m)\.\s+(?=[A-Z])")
 _TAKEN_BACK = re.compile(
     r"\bI apologi[sz]e\b|\bmy (?:earlier|previous) (?:answer|solution) (?:is|was) (?:wrong|incorrect)\b"
-    r"|(?P<sure>\bwait\b[,.:!]?[^\n]{0,40}\b(?:no|wrong|incorrect|mistake)\b"
-    r"|\b(?:that|this) (?:is|was) (?:wrong|incorrect)\b|\bI (?:have )?made (?:a|an) (?:mistake|error)\b|\bcorrection:)",
+    # "Wait, I see no mistake" takes nothing back, and "that was wrong" may be said of another agent's answer.
+    r"|\b(?:that|this) (?:is|was) (?:wrong|incorrect)\b"
+    r"|(?P<sure>\bwait\b[,.:!]?[^\n]{0,40}(?:\bno\b(?! (?:mistakes?|errors?|problems?|doubt)\b)"
+    r"|\b(?:wrong|incorrect)\b|(?<!\bno )\bmistake\b)"
+    r"|\bI (?:have )?made (?:a|an) (?:mistake|error)\b|\bcorrection:)",
     re.IGNORECASE,
 )
 
@@ -83,10 +87,11 @@ def hashes(text: str) -> Place | None:
 
 
 def marked(text: str) -> Place | None:
-    """What follows the last "answer:", "answer is" or "A:", to the end of its sentence; where that is nothing, the next
-    line."""
+    """What follows the last "answer:" or "answer is", else the last "A:" that is no option, to the end of its sentence;
+    where that is nothing, the next line."""
     cut = max(0, len(text) - TAIL)
-    for marker in reversed(list(_MARKER.finditer(text, cut))):
+    lettered = [] if _NEXT_LETTER.search(text, cut) else list(_LETTER.finditer(text, cut))
+    for marker in [*reversed(list(_MARKER.finditer(text, cut))), *reversed(lettered)]:
         window = text[marker.end() : marker.end() + 2 * LONGEST]
         line, start = window.partition("\n")[0], marker.end()
         if not line.strip(" *_:.$\t"):

@@ -216,6 +216,8 @@ def grade(problem: Problem, text: str) -> Grade:
     if found is None or not found.text:
         return Grade(None, 0.0, found.rule if found else "nothing found", "no answer")
     right, reason = equal(problem.answer, found.text, problem.question)
-    shown = problem.answer if right else found.text
-    parsed = _number(shown) or normal(shown)
+    known = _number(problem.answer) or normal(problem.answer)
+    parsed = known if right else _number(found.text) or normal(found.text)
+    if parsed == known and not right:  # 5 inches where it is 5 cm: what tells them apart was left out
+        parsed = " ".join(unwrapped(found.text).split())
     return Grade(parsed[:LONGEST] or None, float(right), found.rule, reason)

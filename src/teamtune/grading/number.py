@@ -66,7 +66,7 @@ def settled(answer: str) -> str | None:
 
 
 def _settled(answer: str) -> Numeral | None:
-    text = plain(answer)
+    text = re.sub(r"^(\W*)-\s+(?=[\d.$])", r"\1-", plain(answer))  # an answer may begin with its sign: "- 3"
     found = numerals(text)
     if not found:
         word = spelled(text)

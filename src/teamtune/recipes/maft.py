@@ -14,12 +14,13 @@ from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora
 from teamtune.protocols import exchange
 from teamtune.recipes.entrants import Arena, Entrant
-from teamtune.recipes.maft_rivals import away, rivals, untrained_debate
+from teamtune.recipes.maft_rivals import alone_at_base, away, reasoned, rivals, untrained_debate
 from teamtune.recipes.maft_team import Lab, Maft, Step, first_rows, iterations, multiagent
 from teamtune.recipes.measures import Measured, collapse_rows, measure
 from teamtune.recipes.systems import TEST_SEED, base_team
 from teamtune.store import Run
-from teamtune.tasks import Split, elsewhere, splits
+from teamtune.tasks import Split, all_elsewhere, splits
+from teamtune.tasks.parse import check_reader
 from teamtune.warn import warn
 
 __all__ = ["Maft", "main"]
@@ -28,7 +29,8 @@ __all__ = ["Maft", "main"]
 def main(cfg: Maft, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     train, test = splits(cfg.task)
-    others = [elsewhere(cfg.task, told) for told in cfg.eval_tasks]
+    others = all_elsewhere(cfg.task, cfg.eval_tasks)
+    check_reader(cfg.task)
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine, cfg.lora.bits)
     if not cfg.rows_only:
         check_trained(cfg.engine, [agent.name for agent in base.agents if agent.trainable])
@@ -39,6 +41,8 @@ def main(cfg: Maft, command: str = "") -> Run:
         if cfg.rows_only:
             first_rows(lab)
             return run
+        if "star" in cfg.baselines:
+            reasoned(lab, alone_at_base(lab))
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
         watched = Watch(arena, cfg, test)
         seen = [watched.look(untrained_debate(lab))] if "debate" in cfg.baselines else []

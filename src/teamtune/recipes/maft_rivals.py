@@ -60,7 +60,7 @@ def rivals(lab: Lab, team: Step) -> Iterator[Entrant]:
     if "union-ft" in chosen:
         yield union_ft(plain, held)
     if "no-critic" in chosen:
-        yield no_critic(lab, team)
+        yield no_critic(lab, team, held[:1])
     if "no-interaction" in chosen:
         speakers = [[generator(0)] * cfg.agents, *by_roles(cfg.agents, cfg.rounds)[1:]]
         alike = cfg.debate_of(speakers)
@@ -93,7 +93,10 @@ def alone(lab: Lab, held: list[Row]) -> Iterator[Entrant]:
     if "majority" not in cfg.baselines:
         return
     calls, tokens = matched(held)
-    if tokens is None:
+    if cfg.turns_from and held[0]["token_ids"] is None:
+        tokens = None
+        warn("no majority of equal tokens: the debates are another model's, which has other tokens")
+    elif tokens is None:
         warn("no majority of equal tokens: the engine does not tell what the debates' prompts and answers took")
     counts = sorted({cfg.agents, calls, tokens or calls} - {1})  # a vote of one is the answer itself
     once = cfg.debate_of(by_one(generator(0), 1, 1))
@@ -184,18 +187,19 @@ def union_ft(lab: Lab, held: Sequence[Table]) -> Entrant:
     return Entrant("One model, all agents' data", "union-ft", step.team, debate, step.tokens, debates=True)
 
 
-def no_critic(lab: Lab, team: Step) -> Entrant:
-    """Only the generators finetuned. After one iteration these are the team's own; later ones saw trained critics."""
+def no_critic(lab: Lab, team: Step, held: Sequence[Table]) -> Entrant:
+    """Only the generators finetuned. After one iteration these are the team's own; later ones saw trained critics.
+    The first debates are the untrained team's for both."""
     if lab.cfg.iterations > 1:
-        return variant(lab.variant("no-critic", critics=False), "MAFT without critics")
+        return variant(lab.variant("no-critic", critics=False), "MAFT without critics", held)
     tokens = {name: count for name, count in team.tokens.items() if name.startswith("generator")}
     bare = team.team.adopt({critic(n): None for n in range(lab.cfg.agents)})
     return ablation("MAFT without critics", "no-critic", bare, lab.cfg.debate, tokens)
 
 
-def variant(lab: Lab, name: str) -> Entrant:
+def variant(lab: Lab, name: str, held: Sequence[Table] = ()) -> Entrant:
     """The method with an option changed, over as many iterations."""
-    *_, step = iterations(lab, multiagent(lab))
+    *_, step = iterations(lab, multiagent(lab), held)
     return ablation(name, lab.prefix.rstrip("/"), step.team, lab.cfg.debate, step.tokens)
 
 
@@ -208,16 +212,10 @@ def star(lab: Lab) -> Iterator[Entrant]:
     once = cfg.debate_of(by_one(SOLVER, 1, 1))
     team, loss, tokens = base, float("inf"), Counter[str]()
     for number in range(1, cfg.star_rounds + 1):
-        prefix, seed = f"star/round-{number}/", round_seed(cfg.seed, number)
-        how = Rollout(seed=seed, driver=cfg.driver)
-        turns = run.work(f"{prefix}turns", rollout, lab.problems, team, once, cfg.engine, how)
-        grades = run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
-        told = run.stage(f"{prefix}hinted", hinted, lab.problems, grades)
-        again = run.work(f"{prefix}hinted-turns", rollout, told, team, once, cfg.engine, how)
-        regraded = run.stage(f"{prefix}hinted-grades", grade_turns, again, lab.problems, cfg.task, "train")
-        rows = run.stage(f"{prefix}sft-rows", star_rows, turns, grades, again, regraded)
-        enough(rows, [SOLVER])
-        stage = f"{prefix}sft"
+        rows, stage = reasoned(lab, team, number), f"star/round-{number}/sft"
+        if number > 1 and not len(rows):
+            warn(f"STaR, round {number}: no answer is right, hinted or not; it ends with the round before")
+            break
         done = run.train(stage, fit, rows, base, [SOLVER], cfg.lora, Sft(), cfg.sft, cfg.seed)
         tokens += trained_tokens(rows, cfg.model, cfg.sft.epochs)
         before, loss = loss, last_epoch(lab, stage)
@@ -227,6 +225,22 @@ def star(lab: Lab) -> Iterator[Entrant]:
     votes = partial(Entrant, place="star-single", team=team, protocol=once, trained=tokens, takes=cfg.agents)
     yield votes("STaR", votes=0)
     yield votes(f"STaR, majority of {cfg.agents}", votes=cfg.agents)
+
+
+def reasoned(lab: Lab, team: Team, number: int = 1) -> Table:
+    """What a round of STaR learns from: right answers, and those that a hint made right. The run asks for the first
+    round's before it trains anybody: there may be none."""
+    cfg, run, once = lab.cfg, lab.run, lab.cfg.debate_of(by_one(SOLVER, 1, 1))
+    prefix, how = f"star/round-{number}/", Rollout(seed=round_seed(cfg.seed, number), driver=cfg.driver)
+    turns = run.work(f"{prefix}turns", rollout, lab.problems, team, once, cfg.engine, how)
+    grades = run.stage(f"{prefix}grades", grade_turns, turns, lab.problems, cfg.task, "train")
+    told = run.stage(f"{prefix}hinted", hinted, lab.problems, grades)
+    again = run.work(f"{prefix}hinted-turns", rollout, told, team, once, cfg.engine, how)
+    regraded = run.stage(f"{prefix}hinted-grades", grade_turns, again, lab.problems, cfg.task, "train")
+    rows = run.stage(f"{prefix}sft-rows", star_rows, turns, grades, again, regraded)
+    if number == 1:
+        enough(rows, [SOLVER], "; leave star out of the baselines, with another --out")
+    return rows
 
 
 def last_epoch(lab: Lab, stage: str) -> float:

@@ -128,6 +128,16 @@ class Maft:
             raise TeamtuneError(f"objective is {self.objective} and agents is 1; it compares agents: take 2 or more")
         if self.objective == "ppo" and self.init == "base" and self.iterations > 1:
             raise TeamtuneError("objective is ppo and init is base; it trains the policy that sampled: take continue")
+        if self.objective == "ppo" and self.sampling.temperature != 1:
+            raise TeamtuneError(
+                f"objective is ppo and sampling.temperature is {self.sampling.temperature:g}; it learns from "
+                "answers by how likely they are at temperature 1: take that, or another objective"
+            )
+        if self.turns_from and (unlike := [name for name in ("no-summary", "cooperative") if name in self.baselines]):
+            raise TeamtuneError(
+                f"baseline {unlike[0]} holds first debates of its own, by this model, and turns_from has the team "
+                "learn from another run's; leave one of them out"
+            )
         refuse_unread(self, unread(partial(getattr, self)))
 
     @property

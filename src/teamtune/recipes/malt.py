@@ -164,12 +164,13 @@ def round_rows(run: Run, cfg: Malt, train: Split, team: Team, number: int = 0) -
     grades = run.stage(f"{prefix}grades", grade_turns, turns, problems, cfg.task, "train")
     values = run.stage(f"{prefix}values", backup, turns, grades, pooling=cfg.pooling, threshold=cfg.threshold)
     rows = run.stage(f"{prefix}sft-rows", sft_rows, turns, values, roles, cap=cfg.sft_cap, seed=seed)
-    enough(rows, roles)
+    instead = f"; take --rounds {number} with another --out" if number else ""
+    enough(rows, roles, instead)
     preferring = preferring_seats(roles, cfg.dpo_generator)
     if not preferring:
         return rows, None
     pairs = run.stage(f"{prefix}pairs", sibling_pairs, turns, values, preferring, cap=cfg.pair_cap, seed=seed)
-    enough(pairs, preferring)
+    enough(pairs, preferring, instead)
     return rows, pairs
 
 
@@ -208,13 +209,13 @@ def played_systems(run: Run, cfg: Malt, test: Split, base: Team, done: Trained) 
     """All systems on the same test problems; the trained team comes last."""
     calls = 3 * cfg.votes
     seed = cfg.seed + TEST_SEED
-    solo = partial(play_solo, run, test=test, engine=cfg.engine, takes=calls, seed=seed)
-    passes = partial(play_pipeline, run, test=test, engine=cfg.engine, takes=cfg.votes, seed=seed)
+    solo = partial(play_solo, run, test=test, engine=cfg.engine, takes=calls, seed=seed, driver=cfg.driver)
+    passes = partial(play_pipeline, run, test=test, engine=cfg.engine, takes=cfg.votes, seed=seed, driver=cfg.driver)
     systems: list[System] = []
     if cfg.baselines != "none":
         systems += alone_and_together("", solo("test/base-solo", team=base), passes("test/base", team=base), cfg.votes)
     if cfg.baselines == "all":
-        talked = play_debate(run, "test/debate", test, base, cfg.sampling, cfg.engine, seed)
+        talked = play_debate(run, "test/debate", test, base, cfg.sampling, cfg.engine, seed, driver=cfg.driver)
         systems.append(System("Debate 3x3", talked, votes=1))
     # Later rounds start from adapters that DPO has trained, so their SFT stage is no STaR.
     if cfg.baselines == "all" and cfg.rounds == 1:

@@ -23,7 +23,7 @@ from teamtune.recipes.scorer_source import check_bits, check_unseen, questions_b
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run, Table
-from teamtune.tasks import Split, elsewhere, parted
+from teamtune.tasks import Split, all_elsewhere, parted
 from teamtune.train.ppo import check_sampling
 from teamtune.transitions import by_turn, shifts, turn_rows
 from teamtune.types import SCORER, Row, Team, TeamtuneError
@@ -38,7 +38,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
     """Train and compare; everything is in the run folder afterwards."""
     before = problems_before(cfg)
     first, train, test = parted(cfg.task, before)
-    others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
+    others = all_elsewhere(train.task, cfg.eval_tasks)
     check_places(cfg, train)
     check_bits(cfg)
     for model in (cfg.model, *cfg.partners):

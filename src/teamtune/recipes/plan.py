@@ -24,7 +24,8 @@ from teamtune.recipes.maporl_evaluation import defaults as defaults_of
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining, defaults, making_of
 from teamtune.recipes.scorer_source import check_bits
-from teamtune.tasks import elsewhere, held_out_split, parted, splits
+from teamtune.tasks import all_elsewhere, held_out_split, parted, splits
+from teamtune.tasks.parse import check_reader
 from teamtune.train.team import Lora
 
 Plan = dict[str, Any]
@@ -83,6 +84,7 @@ def trees(cfg: Malt) -> int:
 def maft_plan(cfg: Maft) -> Plan:
     """Generations, tokens and rows of a Multiagent Finetuning run; a debate's summaries are generations too."""
     splits(cfg.task)
+    check_reader(cfg.task)
     checked(cfg.model, cfg.engine.kind, *([] if cfg.rows_only else [cfg.lora]))
     if not cfg.rows_only:
         check_trained(cfg.engine, cfg.names)
@@ -116,7 +118,7 @@ def maft_generations(cfg: Maft, others: int) -> tuple[int, int]:
         "union-ft": (0, debate, debate),
         "no-summary": ((more + 1) * answers, answers, 0),
         "cooperative": ((more + 1) * debate, 2 * debate, 0),
-        "no-critic": ((more + 1) * debate if more else 0, debate, 0),
+        "no-critic": (more * debate, debate, 0),
         "temperature-2": (more * debate if "single-ft" not in cfg.baselines else 0, debate, 0),
     }
     rivals = [calls.get(name, (0, debate, 0)) for name in cfg.baselines]
@@ -131,7 +133,7 @@ def maporl_plan(cfg: Maporl) -> Plan:
     _, train, test = parted(cfg.task, before)
     check_places(cfg, train)
     check_bits(cfg)
-    others = [elsewhere(train.task, told) for told in cfg.eval_tasks]
+    others = all_elsewhere(train.task, cfg.eval_tasks)
     given_scorer(cfg, test, others, before)
     for model in (cfg.model, *cfg.partners):
         checked(model, cfg.engine.kind, cfg.lora)
@@ -225,7 +227,7 @@ def checked(model: str, engine: str, *adapters: Lora) -> None:
 
 def further(cfg: Maft) -> int:
     """Problems of further tasks, whose data are looked at."""
-    return sum(elsewhere(cfg.task, told).task.test for told in cfg.eval_tasks)
+    return sum(one.task.test for one in all_elsewhere(cfg.task, cfg.eval_tasks))
 
 
 def tokens(generations: int, longest: int) -> Plan:

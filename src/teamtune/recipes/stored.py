@@ -86,7 +86,21 @@ def taken_turns(run: Run, stage: str, problems: Table, cfg: Any, alike: Sequence
     if not (folder / stage / "DONE.json").exists():
         raise TeamtuneError(f"{cfg.turns_from!r} holds no finished {stage}; let it end first")
     same = theirs.model == cfg.model and not theirs.engine.openai.model and not theirs.engine.openai.names
+    asked = read_table(folder / "problems/train").rows()
+    check_same_questions(asked, problems.rows(), cfg.turns_from)
     return run.stage(stage, taken, read_table(folder / stage), problems, ids=same)
+
+
+def check_same_questions(theirs: Sequence[Row], own: Sequence[Row], told: str) -> None:
+    """Raises TeamtuneError where problems of one name are others: names may be no more than numbers of rows."""
+    mine = {row["id"]: row for row in own}
+    for row in theirs:
+        for column in ("question", "ending") if row["id"] in mine else ():
+            if row[column] != mine[row["id"]][column]:
+                raise TeamtuneError(
+                    f"problem {row['id']!r} of {told!r} has the {column} {row[column]!r:.60}, and here it is "
+                    f"{mine[row['id']][column]!r:.60}; give the data and --ending that those turns were played with"
+                )
 
 
 def taken(turns: Sequence[Row], problems: Sequence[Row], ids: bool) -> list[Row]:

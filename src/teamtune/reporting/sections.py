@@ -234,8 +234,9 @@ def correction(facts: Facts) -> Row:
         )
         text.append(
             "(b) compares one answer of the untrained single agent with the vote of a whole team on the same problem, "
-            "as MALT's paper does; it is therefore no correction of that very answer, and the line of the untrained "
-            "team shows what roles and votes do without training. A tied vote counts in parts."
+            "as MALT's paper does; trained teams do not correct that very answer, and the untrained one's first answer "
+            "is drawn as that one is, so that its line shows what roles and votes do without training. A tied vote "
+            "counts in parts."
         )
     return make_section("correction", "Self-correction", text, tables)
 

@@ -9,6 +9,7 @@ from teamtune.tasks.find import BUILT_IN, DATASETS, MADE, check_apart, find, pla
 from teamtune.tasks.spec import TaskSpec
 from teamtune.tasks.stages import (
     Split,
+    all_elsewhere,
     digest,
     elsewhere,
     grade_turns,
@@ -25,6 +26,7 @@ __all__ = [
     "MADE",
     "Split",
     "TaskSpec",
+    "all_elsewhere",
     "check_apart",
     "digest",
     "elsewhere",

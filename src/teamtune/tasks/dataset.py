@@ -50,6 +50,8 @@ class Item:
     id: str = ""
     level: str = ""
     subject: str = ""
+    group: str = ""
+    """what problems share that are one in other words: none of them is tested on where another is trained on"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def problem_of(item: Item, ending: str, identity: str) -> Problem:
     """The problem as protocols see it: options follow the question, lettered."""
     shown = "".join(f"\n({LETTERS[i]}) {text}" for i, text in enumerate(item.choices))
     meta = {"choices": list(item.choices), "level": item.level, "subject": item.subject}
+    meta |= {"group": item.group}
     return Problem(
         item.id or identity, item.question + shown, item.answer, ending, {k: v for k, v in meta.items() if v}
     )
@@ -230,6 +233,19 @@ def chosen(problems: Sequence[Problem], levels: Sequence[str], subjects: Sequenc
         asked = {value.casefold() for value in wanted}
         kept = [problem for problem in kept if asked & {value.casefold() for value in values(problem)}]
     return kept
+
+
+def one_side(problems: Sequence[Problem], share: float, front: bool, seed: int) -> list[Problem]:
+    """The problems of the first `share` of the groups, in the order of their lots, or of the others; one group each at
+    least. What has no group is one of its own; all of them where none has one."""
+    of = lambda problem: problem.meta.get("group") or problem.id  # noqa: E731
+    groups = {of(problem) for problem in problems}
+    if len(groups) < 2 or not any(problem.meta.get("group") for problem in problems):
+        return list(problems)
+    lots = sorted(groups, key=lambda group: (lot(seed, "group", group), group))
+    cut = min(len(lots) - 1, max(1, round(share * len(lots))))
+    mine = {*(lots[:cut] if front else lots[cut:])}
+    return [problem for problem in problems if of(problem) in mine]
 
 
 def by_lot(problems: Sequence[Problem], seed: int) -> list[Problem]:

@@ -6,7 +6,7 @@ A row as the hub has it (this one is invented):
      "perturbation_type": "numerical substitution", "seed_question": "...", "seed_answer": "48"}
 
 The change is the level. Questions made unanswerable have "None" as their answer. The full split is taken; problems to
-train on and to test on are drawn apart from it.
+train on and to test on are drawn apart from it, and so are the questions of GSM8K that they were made of.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ENDING = "End with a line: Answer: <number>, or Answer: unanswerable"
 def read(row: Row) -> Item:
     answer = str(row["answer"])
     unanswerable = answer.strip().lower() in ("none", "n/a", "")
-    return Item(row["question"], "unanswerable" if unanswerable else answer, level=row["perturbation_type"])
+    answer = "unanswerable" if unanswerable else answer
+    return Item(row["question"], answer, level=row["perturbation_type"], group=row.get("seed_question") or "")
 
 
 def grade(problem: Problem, text: str) -> Grade:

@@ -5,7 +5,8 @@ A row as the hub has it (this one is invented):
     {"id": 0, "instance": 3, "question": "A baker sells 17 loaves at $3 each. ...", "answer": "...\\n#### 51",
      "original_id": 12}
 
-One split; problems to train on and to test on are drawn apart from it.
+One split; problems to train on and to test on are drawn apart from it, and so are the questions of GSM8K that they were
+made of.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from teamtune.types import Row
 
 def read(row: Row) -> Item:
     item = read_gsm8k(row)
-    return Item(item.question, item.answer, id=f"gsm_symbolic/{row['id']}/{row['instance']}")
+    # Its own numbers are those of templates, which every part begins anew: problems are named by part and row.
+    return Item(item.question, item.answer, group=str(row.get("original_id", "")))
 
 
 DATASET = Dataset(

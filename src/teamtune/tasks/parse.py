@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from teamtune.grading import label
-from teamtune.grading.blind import blinded
+from teamtune.grading.blind import SHOWN, blinded
 from teamtune.store import Counted
 from teamtune.tasks.spec import TaskSpec
 from teamtune.tasks.stages import alike, beside_each_other, problems_in, unread
-from teamtune.types import Problem, Row
+from teamtune.types import Problem, Row, TeamtuneError
 
 
 def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -> Counted:
@@ -35,6 +35,20 @@ def parse_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec) -
         key = {name: turn[name] for name in ("problem", "take", "turn")}
         rows.append({**key, "parsed": read[turn["problem"], turn["text"]]})
     return Counted(rows, unread(turns, rows))
+
+
+def check_reader(task: TaskSpec) -> None:
+    """Raises TeamtuneError where the grader reads nothing without the gold answer: what is found out after debates are
+    held loses them."""
+    problem, grader = task.load("train")[0], task.grade("train")
+    try:
+        grader(blinded(problem), problem.answer)
+    except Exception as error:  # a grader may be anybody's, and raise anything
+        raise TeamtuneError(
+            f"the grader cannot read an answer where the gold one is hidden ({type(error).__name__}: {error}); votes "
+            f"label the debates, so it is shown another answer, and of the columns {', '.join(SHOWN)} alone: let it "
+            "do without others, or take the task's own"
+        ) from error
 
 
 def usual_label(problems: Sequence[Problem]) -> str:

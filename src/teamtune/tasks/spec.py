@@ -20,6 +20,7 @@ from teamtune.tasks.dataset import (
     by_lot,
     chosen,
     common,
+    one_side,
 )
 from teamtune.tasks.find import MADE, find
 from teamtune.tasks.pool import read_pool
@@ -142,18 +143,26 @@ class TaskSpec:
         if endless(name):
             return None
         pool, shared = self._pool(name, self.held_out)
-        return len(pool) - (self.train if shared else 0)
+        own = self._side(pool, front=False) if shared else pool
+        return len(own) - (self.train if shared and len(own) == len(pool) else 0)
 
     def _drawn(self, name: str, split: str, count: int) -> list[Problem]:
         """Problems of a data set by lot. Where train and held-out problems share a pool, train takes the front of the
         lots and the others the back, and there must be enough for both."""
         pool, shared = self._pool(name, split)
         wanted = self.train + self.test if shared else count
+        own = self._side(pool, front=split == "train") if shared else pool
+        if len(own) < len(pool):  # of groups that the other split has none of
+            pool, shared, wanted = own, False, count
         if wanted > len(pool):
             apart = f" ({self.train} to train on and {self.test} apart from them)" if shared else ""
             raise TeamtuneError(f"{name} {split} has {len(pool)} problems; {wanted} are asked for{apart}, take fewer")
         lots = by_lot(pool, self.data_seed)
         return lots[len(lots) - count :] if shared and split != "train" else lots[:count]
+
+    def _side(self, pool: list[Problem], front: bool) -> list[Problem]:
+        """Of a pool that two splits share, the problems that one of them may take."""
+        return one_side(pool, self.train / max(1, self.train + self.test), front, self.data_seed)
 
     def _pool(self, name: str, split: str) -> tuple[list[Problem], bool]:
         """The problems of a data set that a split may take, and whether the other split takes from the same ones."""

@@ -129,6 +129,20 @@ def judged_by(task: TaskSpec, split: str) -> Grader:
     return grade
 
 
+def all_elsewhere(task: TaskSpec, told: Sequence[str]) -> list[Split]:
+    """`elsewhere` of several. Raises TeamtuneError where two of them would have one name in the run."""
+    found: dict[str, Split] = {}
+    for one in told:
+        split = elsewhere(task, one)
+        if split.place in found:
+            raise TeamtuneError(
+                f"eval_tasks has {split.place} twice, at {one!r} again; test on one of them, and on the other with "
+                "teamtune eval"
+            )
+        found[split.place] = split
+    return list(found.values())
+
+
 def elsewhere(task: TaskSpec, told: str) -> Split:
     """Test problems of another task, told as NAME, NAME:LEVEL, NAME=PATH or NAME:LEVEL=PATH, where PATH holds its data:
     as many as the task's own or as there are, and apart from what the task trains on."""
@@ -169,7 +183,8 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
     """A grade for every turn: what was read in it, by which rule, and whether and why that is right.
 
     Equal texts on the same problem are graded once. Equal answers of a problem have the same text in "parsed", so that
-    they vote together. Turns that a grader of yours cannot judge are counted. A scorer's turns are no answers.
+    they vote together; those that a grader reads alike and scores apart are told apart, and counted. A scorer's turns
+    are no answers.
     """
     turns = answering(turns)
     known = {problem.id: problem for problem in problems_in(problems)}
@@ -180,14 +195,20 @@ def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, s
     stands: dict[tuple[str, str], str | None] = {}
     for score in {found.score for found in graded.values()}:  # what is right never stands for what is wrong
         stands |= alike({place: one.parsed for place, one in graded.items() if one.score == score}, known, grader)
+    best: dict[tuple[str, str | None], float] = {}
+    for place, answer in stands.items():
+        best[place[0], answer] = max(best.get((place[0], answer), 0.0), graded[place].score)
+    apart = 0
     rows: list[Row] = []
     for turn in turns:
         place = turn["problem"], turn["text"]
         found, parsed = graded[place], stands[place]
+        if parsed is not None and found.score < best[place[0], parsed]:
+            parsed, apart = f"{parsed} (scored {found.score:g})", apart + 1
         key = {name: turn[name] for name in ("problem", "take", "turn")}
         reason = found.reason if parsed == found.parsed else f"{found.reason}; {found.parsed} counts as {parsed}"
         rows.append({**key, "parsed": parsed, "score": found.score, "rule": found.rule, "reason": reason})
-    return Counted(rows, unread(turns, rows))
+    return Counted(rows, unread(turns, rows) + Counter({"answers read alike and scored apart": apart}))
 
 
 def unread(turns: Sequence[Row], rows: Sequence[Row]) -> Counter[str]:

@@ -25,7 +25,7 @@ from teamtune.train.forward import at_targets, batch_of
 from teamtune.train.objective import Item
 from teamtune.train.packing import micro_tokens, packed
 from teamtune.train.team import Lora, TeamModel
-from teamtune.types import Message, Row, Team
+from teamtune.types import Message, Row, Team, TeamtuneError
 
 Given = Literal["turn", "question"]
 """What stands before an answer when it is scored: all that its author was shown, or the question alone."""
@@ -58,14 +58,25 @@ def score_turns(
     judges = sorted({voice[name] for name in under})
     found: dict[tuple[int, str], Row] = {}
     for micro in packed(items, tokens, model.mixes):
-        with told_when_full(f"{len(micro)} answers to score", "score fewer tokens at once"):
-            found |= _score(model, micro, judges)
+        found |= _in_parts(model, micro, judges)
     rows: list[Row] = []
     for number, turn in enumerate(scored):
         place = {name: turn[name] for name in ("problem", "take", "turn", "agent")}
         rows += [{**place, "under": name, **found[number, voice[name]]} for name in under]
     without = Counter({"turns without ids": len(turns) - len(scored)})
     return Counted(rows, without if len(scored) < len(turns) else {})
+
+
+def _in_parts(model: TeamModel, micro: Sequence[Item], judges: Sequence[str]) -> dict[tuple[int, str], Row]:
+    """`_score`, of half of them at a time where memory is full."""
+    try:
+        with told_when_full(f"{len(micro)} answers to score", "take a smaller model, or leave this measure out"):
+            return _score(model, micro, judges)
+    except TeamtuneError:
+        if len(micro) == 1:
+            raise
+    half = len(micro) // 2
+    return _in_parts(model, micro[:half], judges) | _in_parts(model, micro[half:], judges)
 
 
 def _score(model: TeamModel, micro: Sequence[Item], judges: Sequence[str]) -> dict[tuple[int, str], Row]:
