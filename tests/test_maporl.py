@@ -30,6 +30,7 @@ from teamtune.recipes.maporl_team import (
 )
 from teamtune.recipes.scorer_source import questions_before, trained_on
 from teamtune.recipes.stored import stored_options
+from teamtune.reporting import facts
 from teamtune.store import read_table, write_rows
 from teamtune.tasks import TaskSpec, parted
 from teamtune.train.policies import Ppo
@@ -220,7 +221,13 @@ def test_the_report_tells_of_it(whole: Path) -> None:
     paid = learning[learning.index("incentives/alpha_1/ppo: incentives, penalties and ends of all updates") :]
     assert "paid" in paid.split("\n\n")[1].splitlines()[0], "what was paid is told, by agent and turn"
     assert "ended early" not in text
-    assert "score " in (whole / "report.html").read_text()
+    assert "score " in (page := (whole / "report.html").read_text())
+    assert "24 train" in text and "Test on tests.spoken_task-poisoned: MAPoRL" in page
+    assert "of tests.spoken_task-poisoned" not in page and "Of tests, the same problems for every system" in page
+    found = {row["system"]: row["parameters"] for row in facts.gather(whole)["costs"]}
+    assert found["Off-the-shelf"] == 0, "a scorer is nobody who answers"
+    assert found["MAPoRL"] == found["MAPoRL without a scorer"] > 0
+    assert "Base, answers for the scorer" in text and "| scorer |" not in text
 
 
 def test_a_plan_counts_what_the_run_then_takes(whole: Path, brief: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,6 +249,7 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     for name in ("Off-the-shelf", "MAPoRL"):
         assert found[name]["accuracy"] == expected[name]["accuracy"], "as in the run itself"
         assert found[name]["trained_tokens"] == expected[name]["trained_tokens"]
+    assert "Test: MAPoRL" in (same / "report.html").read_text()
     other = tmp_path / "other"
     command(
         ["eval", "--run", str(whole), "--out", str(other), "--sizes", "1x2", "2x4", "--no-feedback", "--limit", "3"]
@@ -597,7 +605,10 @@ def test_a_run_whose_scores_drift_warns_and_goes_on_warning_when_resumed(
     folder = trained(brief, tmp_path / "run", *options)
     assert [line["alarm"] for line in metrics(folder, "ppo")] == [0.0, 1.0, 1.0] and lengths == [1, 2, 3]
     assert capsys.readouterr().err.count("warning: update 1: scores rise alone") == 1
-    assert "Warning, ppo: scores rose and accuracy did not, from update 1 on." in (folder / "report.md").read_text()
+    assert (
+        "Warning, ppo: scores rose and accuracy did not clearly, from update 1 on."
+        in (folder / "report.md").read_text()
+    )
     done = [(score, right) for score, right in maporl_learn.before(folder / "ppo", 3)]
     assert len(done) == 3 and all(0 <= one <= 1 for pair in done for one in pair), "what a resumed training begins with"
 

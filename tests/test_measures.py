@@ -287,6 +287,7 @@ def test_what_a_system_cost_is_all_that_it_stands_on(tmp_path: Any) -> None:
     team = {"agents": [{"adapter": "run:sft/critic-1"}, {"adapter": None}]}
     stages = [
         stage("problems/train", "p", 1),
+        stage("problems/test", "q", 1),
         stage("turns", "t", 10, 500.0, problems={"table": "p"}),
         stage("other", "o", 1000, 9000.0),
         stage("sft-rows", "r", 2, None, turns={"table": "t"}),
@@ -300,6 +301,9 @@ def test_what_a_system_cost_is_all_that_it_stands_on(tmp_path: Any) -> None:
     assert one["train_seconds"] == whole["train_seconds"] == 42
     assert (one["test_seconds"], whole["test_seconds"]) == (10, 40)
     assert one["peak_mb"] == 800 and one["parameters"] is None  # the adapter is not there
+    stages[2]["inputs"] = {"turns": {"table": "of another run"}}
+    assert [row["train_seconds"] for row in costs(tmp_path, stages)] == [None, None], "its seconds stand there"
+    stages[2]["inputs"] = {"problems": {"table": "p"}}
     sealed = {row["name"]: row for row in stages}
     found = upstream(sealed["sft"], sealed, {row["key"]: row for row in stages})
     assert [row["name"] for row in found] == ["sft-rows", "turns"]

@@ -22,6 +22,7 @@ from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
 from teamtune.recipes.scorer_source import check_bits, check_unseen, questions_before, run_of, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED
+from teamtune.rollout import Rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, all_elsewhere, parted
 from teamtune.train.ppo import check_sampling
@@ -52,7 +53,8 @@ def main(cfg: Maporl, command: str = "") -> Run:
             speakers = cfg.making.speakers
             alone = replace(base, agents=seats(speakers, cfg.making.sampling))
             folder = str(trained_scorer(run, cfg.making, first, alone, cfg.engine, cfg.seed, cfg.driver))
-            measured(run, with_scorer(alone, folder), speakers, test, cfg.engine, SCORED_ANSWERS, cfg.seed)
+            how = Rollout(SCORED_ANSWERS, cfg.seed, cfg.driver)
+            measured(run, with_scorer(alone, folder), speakers, test, cfg.engine, how)
             team = replace(untrained_team(cfg, folder), weights=base.weights)
         lab = Lab(run, cfg, train, team)
         if "sft" in cfg.baselines:

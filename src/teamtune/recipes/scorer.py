@@ -130,7 +130,8 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
     check_lora(cfg.model, cfg.scorer.lora.targets, cfg.scorer.lora.shard, cfg.scorer.lora.bits)
     with Run(cfg.out, cfg, command, cfg.track) as run:
         folder = trained_scorer(run, cfg.scorer, problems, base, cfg.engine, cfg.seed, cfg.driver)
-        measured(run, with_scorer(base, str(folder)), speakers, test, cfg.engine, cfg.test_samples, cfg.seed)
+        how = Rollout(cfg.test_samples, cfg.seed, cfg.driver)
+        measured(run, with_scorer(base, str(folder)), speakers, test, cfg.engine, how)
         return run
 
 
@@ -143,7 +144,7 @@ def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
     team = with_scorer(base, str(finished(cfg.run / "scorer", "fit") / SCORER))
     team = with_adapters(team, {SCORER: str(team[SCORER].adapter)})
     with Run(cfg.out, cfg, command) as run:
-        measured(run, team, speakers, test, cfg.engine, cfg.test_samples, cfg.seed)
+        measured(run, team, speakers, test, cfg.engine, Rollout(cfg.test_samples, cfg.seed))
         return run
 
 
@@ -217,13 +218,11 @@ def under_own_name(turns: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def measured(
-    run: Run, team: Team, speakers: list[list[str]], test: Split, engine: EngineSpec, samples: int, seed: int
-) -> Table:
+def measured(run: Run, team: Team, speakers: list[list[str]], test: Split, engine: EngineSpec, how: Rollout) -> Table:
     """Score answers to the test problems, of discussions that show scores where there are several agents or turns: the
     stages test/scorer/..., scored and calibration."""
     protocol = partial(discussion, speakers=speakers, scored=True)
-    played = play_test(run, "test/scorer", test, team, protocol, engine, Rollout(samples, seed + TEST_SEED))
+    played = play_test(run, "test/scorer", test, team, protocol, engine, replace(how, seed=how.seed + TEST_SEED))
     scored = run.stage("scored", scored_rows, played.turns, played.grades, test.sealed(run))
     return run.stage("calibration", calibration_rows, scored)
 

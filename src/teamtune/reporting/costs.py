@@ -10,10 +10,11 @@ themselves what a system took. Seconds of a stage that was killed and resumed ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from teamtune.reporting import read
 from teamtune.types import SCORER, Row
 
 
@@ -29,13 +30,15 @@ def costs(folder: Path, stages: Sequence[Row], comparison: str = "comparison") -
         before = upstream(turns, sealed, by_key)
         seats = [agent for agent in turns["inputs"]["team"]["agents"] if agent["adapter"]]
         elsewhere = any(not one["adapter"].startswith("run:") for one in seats if one.get("name") != SCORER)
+        elsewhere |= any(borrowed(row["inputs"], by_key) for row in (*before, turns))
         takes = turns["inputs"].get("how", {}).get("takes", 1)
         peaks = [row["peak_mb"] for row in (*before, turns) if row["peak_mb"] is not None]
         rows.append(
             {
                 "system": system["name"],
-                "parameters": parameters(folder, turns["inputs"]["team"]),
-                # Of a team that another run trained the seconds stand there; so do those of such a scorer, alone.
+                "parameters": parameters(folder, turns["inputs"]["team"], speaking(folder, turns)),
+                # Where another run trained the team, or played what it learned from, the seconds stand there; so do
+                # those of such a scorer, alone.
                 "train_seconds": None if elsewhere else sum(row["seconds"] for row in before),
                 "test_seconds": turns["seconds"] * (system["votes"] / takes if system["votes"] else 1 / takes),
                 "peak_mb": max(peaks, default=None),
@@ -79,12 +82,30 @@ def named(value: Any, sealed: Mapping[str, Row], by_key: Mapping[str, Row]) -> I
             yield name
 
 
-def parameters(folder: Path, team: Row) -> int | None:
-    """Trainable parameters of a team: those of its adapters. None where an adapter is gone."""
+def borrowed(value: Any, by_key: Mapping[str, Row]) -> bool:
+    """Whether a stage's inputs name a table that another run made."""
+    if isinstance(value, Mapping):
+        if len(value) == 1 and "table" in value and value["table"] not in by_key:
+            return True
+        return any(borrowed(one, by_key) for one in value.values())
+    return isinstance(value, list) and any(borrowed(one, by_key) for one in value)
+
+
+def speaking(folder: Path, turns: Row) -> set[str]:
+    """The seats that answered in a stage of turns, all of the team where they cannot be read; a scorer does not."""
+    rows = read.table(folder, turns["name"], ("agent",))
+    found = turns["inputs"]["team"]["agents"] if rows is None else rows
+    return {one.get("name" if rows is None else "agent", "") for one in found} - {SCORER}
+
+
+def parameters(folder: Path, team: Row, seats: Container[str]) -> int | None:
+    """Trainable parameters of some seats of a team: those of their adapters. None where an adapter is gone."""
     from safetensors import SafetensorError, safe_open
 
     total = 0
-    for adapter in {agent["adapter"] for agent in team["agents"] if agent["adapter"]}:
+    for adapter in {
+        agent["adapter"] for agent in team["agents"] if agent["adapter"] and agent.get("name", "") in seats
+    }:
         path = folder / adapter.removeprefix("run:") if adapter.startswith("run:") else Path(adapter)
         try:
             with safe_open(path / "adapter_model.safetensors", framework="np") as file:

@@ -127,8 +127,9 @@ def spending(facts: Row) -> Row:
         tables.append(make_table("Trained tokens, agent by agent", ["System", "Agent", "Tokens"], each))
     text = (
         "Seconds to train are those of all stages that a system stands on, rollouts included, so parts that systems "
-        "share count for each; to answer, of all test problems. A stage that was resumed counts its last part. Peak "
-        "memory is the highest of those stages: of the GPU where there is one, else of the process."
+        "share count for each, and none are told where another run trained the team or played what it learned from; a "
+        "scorer's from elsewhere are left out. To answer, of all test problems. A stage that was resumed counts its "
+        "last part. Parameters are those of adapters that answer. Peak memory is the highest of those stages: of the GPU where there is one, else of the process."
     )
     return make_section("costs", "Costs", [text], tables)
 

@@ -131,7 +131,7 @@ def learning(metrics: Sequence[Row]) -> Row:
         text += _early(stage, lines, list(agents))
         alarms = [line["step"] for line in lines if line.get("alarm")]
         if alarms:
-            text.append(f"Warning, {stage}: scores rose and accuracy did not, from update {alarms[0]} on.")
+            text.append(f"Warning, {stage}: scores rose and accuracy did not clearly, from update {alarms[0]} on.")
     if tables:
         text.append("Each number is the mean over an eighth of the updates, the first and the last.")
     return make_section("learning", "Learning", text, tables)

@@ -19,6 +19,7 @@ NAMES = {
     "star": "Team after SFT (STaR)",
     "malt": "Trained team",
     "team": "Evaluated team",
+    "scorer": "Base, answers for the scorer",
     "unique-id": "Debate, unique ids",
     "star-single": "STaR",
     "majority-ft": "Majority FT",
@@ -31,15 +32,23 @@ NAMES = {
     "cooperative-base": "Debate, cooperative",
     "cooperative": "MAFT, cooperative",
 }
+TESTED = ("test/", "transfer/")
+"""how the stages of test problems begin"""
 MADE = {"sft-rows": "SFT rows", "pairs": "DPO pairs", "ppo-rows": "PPO rows"}
 NUMBERED = {"iteration-": "MAFT, iteration ", "single-ft-": "Single-agent FT, iteration "}
 
 
 def named(stages: Sequence[Row]) -> dict[str, str]:
     """What the comparison calls the system of each test stage; none where it is not made."""
-    by_key = {row["key"]: row["name"] for row in stages if row["state"] == "sealed"}
+    by_key: dict[str, list[str]] = {}
+    for row in stages:
+        if row["state"] == "sealed":  # stages of the same inputs have the same key
+            by_key.setdefault(row["key"], []).append(row["name"])
     inputs = next((row["inputs"] for row in stages if row["name"] == "comparison"), None) or {}
-    found = {one["name"]: by_key.get(one["played"]["turns"]["table"], "") for one in inputs.get("systems", ())}
+    found: dict[str, str] = {}
+    for one in inputs.get("systems", ()):
+        places = by_key.get(one["played"]["turns"]["table"], [""])
+        found[one["name"]] = places.pop(0) if len(places) > 1 else places[0]
     return {stage.split("/")[1]: name for name, stage in found.items() if stage.startswith("test/")}
 
 
@@ -68,7 +77,7 @@ def system_name(name: str) -> str:
 def names_of(stages: Sequence[Row], recipe: str, places: Sequence[str]) -> dict[str, str]:
     """What a report calls the systems of test stages. MAPoRL's places ("team") are other recipes' too, and each has a
     line of its own in the comparison, whose name it takes."""
-    own = named(stages) if recipe == "Maporl" else {}
+    own = {"base": "Off-the-shelf", "team": "MAPoRL"} | named(stages) if recipe.startswith("Maporl") else {}
     return {place: own.get(place) or system_name(place) for place in places}
 
 
@@ -76,6 +85,6 @@ def training_rounds(stages: Sequence[Row]) -> list[str]:
     """Prefixes of the training rounds that have begun: "" or "round-1/", "round-2/". Some have no turns of their own,
     and learn from those of another."""
     begun = [row["name"] for row in stages if row["state"] != "missing"]
-    mine = [name for name in begun if not name.startswith(("test/", "transfer/"))]
+    mine = [name for name in begun if not name.startswith(TESTED)]
     parts = [name.rpartition("/") for name in mine if name.split("/")[-1] in ("turns", *MADE)]
     return list(dict.fromkeys(prefix + slash for prefix, slash, _ in parts))

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from teamtune.reporting import discussion_sections, scorer_section, svg
 from teamtune.reporting.debate_sections import NAMED
 from teamtune.reporting.facts import Facts
+from teamtune.reporting.names import TESTED
 from teamtune.reporting.sections import head, sections, state
 from teamtune.types import Row
 
@@ -43,6 +44,7 @@ def html(facts: Facts) -> str:
         pictures=pictures(facts),
         viewer=viewer,
         shown=shown(viewer),
+        tested=TESTED,
         outlines=[outline(problem) for problem in first_problems(viewer["sets"])],
         style=Markup(style),
         script=Markup(script),
@@ -115,7 +117,7 @@ def shown(viewer: Row) -> str:
     """How many problems the page holds, of how many; systems play the same test problems, so one count tells."""
     told, (train, test) = {}, viewer["most"]
     for one in viewer["sets"]:
-        tested = one["key"].startswith("test/")
+        tested = one["key"].startswith(TESTED)
         name = f"of each test system (at most {test})" if tested else f"{one['title'].lower()} (at most {train})"
         told[name] = f"{len(one['problems'])} of {one['total']}"
     return ", ".join(f"{count} {name}" for name, count in told.items())

@@ -29,7 +29,7 @@ def scorer(rows: Sequence[Row]) -> Row:
         make_table("Calibration, all answers", ["Score", "Mean score", "Right %", "n"], fine),
     ]
     text = (
-        "Test problems, whose answers the scorer was not trained on. Accuracy: a score above one half is taken for "
+        "Answers to test problems. Accuracy: a score above one half is taken for "
         "right. AUROC: how often a right answer scores above a wrong one. ECE: mean distance between score and share "
         "of right answers over ten bins. Several answers are to one problem, so errors are too small."
     )

@@ -47,7 +47,7 @@ def head(facts: Facts) -> list[tuple[str, str]]:
     run, config = facts["run"], facts["run"]["config"]
     task = config.get("task") or {}
     told = [f"{task.get('task', '?')}", f"level {task['level']}" if task.get("level") else ""]
-    trains = any(not row["name"].startswith("test/") for row in facts["stages"] if row["name"].endswith("turns"))
+    trains = any(row["name"] == "problems/train" for row in facts["stages"])
     counts = [f"{task[key]} {key}" for key in (["train"] if trains else []) + ["test"] if key in task]
     sampling = config.get("sampling") or {}
     seeds = [
