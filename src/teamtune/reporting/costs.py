@@ -103,9 +103,8 @@ def parameters(folder: Path, team: Row, seats: Container[str]) -> int | None:
     from safetensors import SafetensorError, safe_open
 
     total = 0
-    for adapter in {
-        agent["adapter"] for agent in team["agents"] if agent["adapter"] and agent.get("name", "") in seats
-    }:
+    answering = (agent for agent in team["agents"] if agent.get("name", "") in seats)
+    for adapter in {agent["adapter"] for agent in answering if agent["adapter"]}:
         path = folder / adapter.removeprefix("run:") if adapter.startswith("run:") else Path(adapter)
         try:
             with safe_open(path / "adapter_model.safetensors", framework="np") as file:

@@ -129,7 +129,8 @@ def spending(facts: Row) -> Row:
         "Seconds to train are those of all stages that a system stands on, rollouts included, so parts that systems "
         "share count for each, and none are told where another run trained the team or played what it learned from; a "
         "scorer's from elsewhere are left out. To answer, of all test problems. A stage that was resumed counts its "
-        "last part. Parameters are those of adapters that answer. Peak memory is the highest of those stages: of the GPU where there is one, else of the process."
+        "last part. Parameters are those of adapters that answer. Peak memory is the highest of those stages: of the "
+        "GPU where there is one, else of the process."
     )
     return make_section("costs", "Costs", [text], tables)
 
