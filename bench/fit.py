@@ -95,7 +95,7 @@ def ours(cfg: Bench, count: int, joint: bool) -> float:
             list(fit_model(Path(out), model, [row for own in rows.values() for row in own], Sft(), options))
         for agent in () if joint else agents:
             alone = TeamModel(model.model, tokenizer, [agent])
-            list(fit_model(Path(out), alone, rows[agent], Sft(), options))
+            list(fit_model(Path(out) / agent, alone, rows[agent], Sft(), options))
     return time.monotonic() - began
 
 

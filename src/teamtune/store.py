@@ -46,7 +46,7 @@ from teamtune.track import Track, Tracker, check_tracker, open_tracker
 from teamtune.types import Row, TeamtuneError
 
 KEPT = ("state", "live")
-"""folders of a training that are for itself while it goes on"""
+"""folders of a training that it goes on from; they go once it is sealed"""
 PACKAGES = {"teamtune", "torch", "transformers", "peft", "accelerate", "tokenizers", "vllm", "pyarrow"}
 Fn = Callable[..., Any]
 
@@ -129,12 +129,10 @@ class Run(AbstractContextManager["Run"]):
 
     def _settle(self, config: Any, options: Any, command: str) -> None:
         """Record the options of a new run; hold an old one to the options it has."""
-        here = f"git -C {shlex.quote(os.path.dirname(__file__))}"
+        here, name = map(shlex.quote, os.path.split(__file__))
         # An installed copy may lie within a repository of the user's, whose commits are not ours.
-        ours = f"{here} ls-files --error-unmatch {os.path.basename(__file__)} > /dev/null"
-        status, text = subprocess.getstatusoutput(
-            f"{ours} && {here} describe --always --dirty --abbrev=40 --exclude '*'"
-        )
+        ours = f"cd {here} && git ls-files --error-unmatch {name} > /dev/null"
+        status, text = subprocess.getstatusoutput(f"{ours} && git describe --always --dirty --abbrev=40 --exclude '*'")
         self._commit = None if status else text
         path = self.path / "config.json"
         if not _agrees(path, {"config": config}):
@@ -178,8 +176,7 @@ class Run(AbstractContextManager["Run"]):
 
     def train(self, name: str, fn: Fn, /, *args: Any, **kwargs: Any) -> Table:
         """`work` for a generator function that yields a line of metrics a step, `{"step": 40, "loss": 0.61}`.
-        The lines go to metrics.jsonl; those of a resumed run replace what was logged from their step on. What it kept
-        to go on from goes once the folder is sealed."""
+        The lines go to metrics.jsonl; those of a resumed run replace what was logged from their step on."""
 
         @wraps(fn)
         def logged(*given: Any, **named: Any) -> None:

@@ -140,7 +140,7 @@ def fit_model(
                 line[f"{agent}/tokens"] = sum(len(one) * one.rows for one in batches[agent])
             yield line
             # Only after its line is logged: a state must never be ahead of the metrics.
-            if ((step + 1) % options.save_every == 0 or step + 1 == steps) and processes.is_main():
+            if (step + 1) % options.save_every == 0 and step + 1 < steps and processes.is_main():
                 keep(folder, model, optimizers, step + 1)
             progress.update(bar, completed=step + 1)
     for agent in model.agents:
