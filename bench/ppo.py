@@ -39,7 +39,8 @@ from teamtune.train.policies import Ppo
 from teamtune.train.ppo import batch, train
 from teamtune.train.samples import value_of
 from teamtune.train.team import Lora
-from teamtune.types import Completion, Message, Sampling, Team
+from teamtune.train.update import opening
+from teamtune.types import Completion, Sampling, Team
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def as_published(cfg: Bench, ppo: Ppo) -> dict[str, float]:
             answers, olds = forced(engine, policy_, prompts, cfg.max_tokens)
             for live, (index, _), ids in zip(lives, asked, answers, strict=True):
                 live.give(index, Completion(engine.tokenizer.decode(ids, skip_special_tokens=True)))
-            first = [engine.renderer.prompt(opening(ask.messages)) for _, ask in asked]
+            first = [opening(ask.messages, engine.renderer) for _, ask in asked]
             samples[turn, name, agent] = list(map(Sample, prompts, first, answers, olds))
     parts["generation"] = time.monotonic() - clock
     for (_, name, _), own in samples.items():
@@ -124,11 +125,6 @@ class Sample:
     question: list[int]
     ids: list[int]
     old: torch.Tensor
-
-
-def opening(messages: Sequence[Message]) -> Sequence[Message]:
-    """A conversation up to its first question."""
-    return messages[: next(place for place, one in enumerate(messages) if one.role == "user") + 1]
 
 
 @torch.no_grad()

@@ -88,9 +88,20 @@ def after_turn(rows: Sequence[Row]) -> str:
     told = f"{percent(mean)} ± {percent(error)}"
     if any(row["diff"] is None for row in rows):
         return told
-    diff = sum(row["diff"] for row in rows) / k
-    half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in rows) ** 0.5 / k
-    return f"{told} ({percent(diff, '+.1f')} ± {percent(half)})"
+    return f"{told} ({around(*mean_and_half(rows))})"
+
+
+def mean_and_half(
+    rows: Sequence[Row], value: str = "diff", low: str = "low", high: str = "high"
+) -> tuple[float, float]:
+    """The mean over seeds, whose problems are others, of a number, and half of its 95 % interval."""
+    half = sum(((row[high] - row[low]) / 2) ** 2 for row in rows) ** 0.5 / len(rows)
+    return sum(row[value] for row in rows) / len(rows), half
+
+
+def around(value: float, half: float) -> str:
+    """A difference in points, with half of its interval."""
+    return f"{percent(value, '+.1f')} ± {percent(half)}"
 
 
 def moves(tables: Sequence[list[Row]]) -> list[str]:
@@ -126,12 +137,10 @@ def majorities(tables: Sequence[list[Row]]) -> list[tuple[str, list[float], list
         steps = [row["majority corrected"] - row["majority lost"] for row in same]
         sizes = [row["majority corrected"] + row["majority lost"] for row in same]
         errors = [(size - step**2) / row["n"] for row, step, size in zip(same, steps, sizes, strict=True)]
-        gain = sum(row["gain"] for row in same) / len(same)
-        half = sum(((row["gain_high"] - row["gain_low"]) / 2) ** 2 for row in same) ** 0.5 / len(same)
+        gain = mean_and_half(same, "gain", "gain_low", "gain_high")
         before = (sum(steps) / len(same), 1.96 * sum(errors) ** 0.5 / len(same))
-        since = [(gain, half) if turn == 2 else before, (gain, half)]
-        told = [f"{percent(value, '+.1f')} ± {percent(around)}" for value, around in since]
-        found.append((f"{name}, turn {turn}", shares, told))
+        since = [gain if turn == 2 else before, gain]
+        found.append((f"{name}, turn {turn}", shares, [around(*one) for one in since]))
     return found
 
 
@@ -159,11 +168,7 @@ def shifted(tables: Sequence[list[Row]], turns: Sequence[list[Row]]) -> list[str
 def share_and_shift(own: Sequence[Row], shift: Sequence[Row], cell: str) -> str:
     """One cell: a share, and its difference with half of its 95 % interval."""
     share = sum(row[cell] for row in own) / len(own)
-    if not shift:
-        return percent(share)
-    diff = sum(row["diff"] for row in shift) / len(shift)
-    half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in shift) ** 0.5 / len(shift)
-    return f"{percent(share)} ({percent(diff, '+.1f')} ± {percent(half)})"
+    return f"{percent(share)} ({around(*mean_and_half(shift))})" if shift else percent(share)
 
 
 def rates(rows: Sequence[Row]) -> list[float | None]:

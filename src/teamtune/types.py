@@ -132,6 +132,11 @@ class Team:
         return [agent.name for agent in self.agents]
 
     @property
+    def trainable(self) -> list[str]:
+        """The names of the seats that learn."""
+        return [agent.name for agent in self.agents if agent.trainable]
+
+    @property
     def models(self) -> list[str]:
         """All base models of its seats, in their order."""
         return list(dict.fromkeys(self.model_of(agent) for agent in self.agents))

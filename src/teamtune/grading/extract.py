@@ -29,8 +29,9 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 # "A: 224" after "Q: ..."; beside "B: ..." it is an option.
-_LETTER = re.compile(r"^[ \t>]*(?:\*\*)?A(?:\*\*)?[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_NEXT_LETTER = re.compile(r"^[ \t>]*(?:\*\*)?B(?:\*\*)?[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_LETTER, _NEXT_LETTER = (
+    re.compile(rf"^[ \t>]*(?:\*\*)?{letter}(?:\*\*)?[ \t]*:", re.IGNORECASE | re.MULTILINE) for letter in "AB"
+)
 # "9. I hope it is correct" ends at the full stop; "Mr. Hill" and "4:30 p.m." do not.
 _SENTENCE = re.compile(r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]s)(?<!\.m)\.\s+(?=[A-Z])")
 _TAKEN_BACK = re.compile(

@@ -13,7 +13,6 @@ say who shares an adapter with whom, as in `exchange`; two agents over three tur
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +21,7 @@ from teamtune.grading.blind import settled
 from teamtune.play import Play, ask
 from teamtune.protocols.debate import DEBATER, first, heard, listed
 from teamtune.types import SCORER, Agent, Ask, Message, Problem, Sampling, TeamtuneError, Turn, assistant, user
+from teamtune.vote import majority
 
 Share = Literal["turn", "agent", "agent-turn", "shared"]
 """Who has an adapter of its own: every turn, every agent, every agent at every turn, or nobody."""
@@ -150,11 +150,10 @@ class Early:
         if self.share > 1:
             return False
         answers = settled(problem, [turn.text for turn in said])
-        counts = Counter(one for one in answers if one is not None)
-        (most, count), (_, next_) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
-        if count < 2 or count == next_ or count / len(said) < self.share:
+        vote = majority(answers)
+        if len(vote.tied) != 1 or answers.count(vote.answer) < 2 or vote.share < self.share:
             return False
-        own = [value for value, answer in zip(scores, answers, strict=True) if answer == most] if scores else [1.0]
+        own = [value for value, one in zip(scores, answers, strict=True) if one == vote.answer] if scores else [1.0]
         return sum(own) / len(own) >= self.score
 
 

@@ -21,6 +21,7 @@ from teamtune.recipes.systems import (
     play_pipeline,
     play_solo,
 )
+from teamtune.rollout import Rollout
 from teamtune.store import Run
 from teamtune.tasks import TaskSpec, held_out_split
 from teamtune.tasks.spec import endless
@@ -63,9 +64,9 @@ def main(cfg: Baselines, command: str = "") -> Run:
     test = held_out_split(cfg.task)  # an unknown task stops here, before the run folder is made
     team, seed = base_team(cfg.model, seats(cfg.sampling), cfg.engine), cfg.seed + TEST_SEED
     with Run(cfg.out, cfg, command) as run:
-        alone = play_solo(run, "test/base-solo", test, team, cfg.engine, 3 * cfg.votes, seed)
-        together = play_pipeline(run, "test/base", test, team, cfg.engine, cfg.votes, seed)
-        talked = play_debate(run, "test/debate", test, team, cfg.sampling, cfg.engine, seed, cfg.debaters)
+        alone = play_solo(run, "test/base-solo", test, team, cfg.engine, Rollout(3 * cfg.votes, seed))
+        together = play_pipeline(run, "test/base", test, team, cfg.engine, Rollout(cfg.votes, seed))
+        talked = play_debate(run, "test/debate", test, team, cfg.sampling, cfg.engine, Rollout(1, seed), cfg.debaters)
         systems = [
             *alone_and_together("", alone, together, cfg.votes),
             System(f"Debate {cfg.debaters}x{cfg.debaters}", talked, votes=1),

@@ -21,6 +21,7 @@ from teamtune.protocols.pipeline import ROLES, seats
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED, System, base_team, compare, play_pipeline, trained_tokens
+from teamtune.rollout import Rollout
 from teamtune.store import Run, read_table
 from teamtune.tasks import TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
@@ -62,7 +63,7 @@ def main(cfg: Evaluation, command: str = "") -> Run:
     playing = [seat for seat in ROLES if seat[0].upper() in cfg.roles and seat not in cfg.untrained]
     tokens = tokens_of(cfg.run, cfg.stage, playing)
     with Run(cfg.out, cfg, command) as run:
-        played = play_pipeline(run, "test/team", test, team, cfg.engine, cfg.votes, seed, cfg.roles)
+        played = play_pipeline(run, "test/team", test, team, cfg.engine, Rollout(cfg.votes, seed), cfg.roles)
         systems = [
             System(f"{name}, one pass", played, 0, tokens),
             System(f"{name} + MV@{cfg.votes}", played, cfg.votes, tokens),

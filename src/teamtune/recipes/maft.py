@@ -33,7 +33,7 @@ def main(cfg: Maft, command: str = "") -> Run:
     check_reader(cfg.task)
     base = base_team(cfg.model, exchange.seats(cfg.names, cfg.sampling), cfg.engine, cfg.lora.bits)
     if not cfg.rows_only:
-        check_trained(cfg.engine, [agent.name for agent in base.agents if agent.trainable])
+        check_trained(cfg.engine, base.trainable)
         check_lora(cfg.model, cfg.lora.targets, cfg.lora.shard, cfg.lora.bits)
         check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command, cfg.track) as run:

@@ -207,15 +207,14 @@ def enough(table: Table, agents: list[str], instead: str = "") -> None:
 
 def played_systems(run: Run, cfg: Malt, test: Split, base: Team, done: Trained) -> list[System]:
     """All systems on the same test problems; the trained team comes last."""
-    calls = 3 * cfg.votes
-    seed = cfg.seed + TEST_SEED
-    solo = partial(play_solo, run, test=test, engine=cfg.engine, takes=calls, seed=seed, driver=cfg.driver)
-    passes = partial(play_pipeline, run, test=test, engine=cfg.engine, takes=cfg.votes, seed=seed, driver=cfg.driver)
+    how = partial(Rollout, seed=cfg.seed + TEST_SEED, driver=cfg.driver)
+    solo = partial(play_solo, run, test=test, engine=cfg.engine, how=how(3 * cfg.votes))
+    passes = partial(play_pipeline, run, test=test, engine=cfg.engine, how=how(cfg.votes))
     systems: list[System] = []
     if cfg.baselines != "none":
         systems += alone_and_together("", solo("test/base-solo", team=base), passes("test/base", team=base), cfg.votes)
     if cfg.baselines == "all":
-        talked = play_debate(run, "test/debate", test, base, cfg.sampling, cfg.engine, seed, driver=cfg.driver)
+        talked = play_debate(run, "test/debate", test, base, cfg.sampling, cfg.engine, how(1))
         systems.append(System("Debate 3x3", talked, votes=1))
     # Later rounds start from adapters that DPO has trained, so their SFT stage is no STaR.
     if cfg.baselines == "all" and cfg.rounds == 1:

@@ -90,11 +90,10 @@ def check_places(cfg: Maporl, train: Split) -> None:
         raise TeamtuneError("lora.shard has no use in MAPoRL, whose training is one process; leave it out")
     if cfg.partners and cfg.engine.kind == "openai":
         raise TeamtuneError("a server holds one base, and the partners have others; take another engine.kind")
-    agents = seats(cfg.speakers, cfg.sampling)
-    policies = [agent.name for agent in agents if agent.trainable]
-    check_seats(cfg.engine, [agent.name for agent in agents])
-    check_ppo(cfg.engine, policies)
-    check_sampling(Team(cfg.model, agents), policies)
+    team = Team(cfg.model, seats(cfg.speakers, cfg.sampling))
+    check_seats(cfg.engine, team.names)
+    check_ppo(cfg.engine, team.trainable)
+    check_sampling(team, team.trainable)
 
 
 def given_scorer(cfg: Maporl, test: Split, further: Sequence[Split], before: int) -> str | None:

@@ -63,7 +63,7 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
     base = identified(untrained_team(source, scorer_of(cfg, source)))
     check_seats(cfg.engine, [agent.name for agent in base.agents])
     folder = finished(cfg.run, "ppo")
-    policies = [agent.name for agent in base.agents if agent.trainable]
+    policies = base.trainable
     for name in cfg.untrained:
         if name not in policies:
             raise TeamtuneError(f"untrained names {name!r}, which is no trained seat; there are {', '.join(policies)}")

@@ -36,7 +36,7 @@ from teamtune.tasks import grade_turns
 from teamtune.train.fit import fit
 from teamtune.train.objective import Sft
 from teamtune.train.policies import Ppo
-from teamtune.types import Row, Team
+from teamtune.types import Row
 
 PAID = "incentive-"
 """how the places of teams that are paid an incentive begin"""
@@ -159,7 +159,7 @@ def no_scorer(lab: Lab) -> Entrant:
 def best_sft(lab: Lab) -> Entrant:
     """The policies finetuned on the base's best discussions of the training problems."""
     cfg, run = lab.cfg, lab.run
-    policies, rows = trainable(lab.team), sft_rows(lab)
+    policies, rows = lab.team.trainable, sft_rows(lab)
     team, tokens = lab.team, Counter[str]()
     for number, base in enumerate(lab.team.models, start=1):
         part = lab.team.part(base)
@@ -174,18 +174,13 @@ def best_sft(lab: Lab) -> Entrant:
 
 def sft_rows(lab: Lab) -> Table:
     """What they learn from. The run asks for it before it trains anybody: there may be nothing."""
-    cfg, run, policies = lab.cfg, lab.run, trainable(lab.team)
+    cfg, run, policies = lab.cfg, lab.run, lab.team.trainable
     how = Rollout(seed=cfg.seed, driver=cfg.driver)
     turns = run.work("sft/turns", rollout, lab.problems, lab.team, cfg.talk(cfg.speakers), cfg.engine, how)
     grades = run.stage("sft/grades", grade_turns, turns, lab.problems, lab.train.task, "train")
     rows = run.stage("sft/rows", best_rows, turns, grades, policies, cfg.seed)
     enough(rows, policies, "; leave sft out of the baselines, with another --out")
     return rows
-
-
-def trainable(team: Team) -> list[str]:
-    """The seats that learn."""
-    return [agent.name for agent in team.agents if agent.trainable]
 
 
 def rows_of(rows: Sequence[Row], agents: Sequence[str]) -> list[Row]:

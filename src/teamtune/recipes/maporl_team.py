@@ -212,7 +212,7 @@ class Trained:
 def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
     """The team after training all its policies, or `only` some of them."""
     cfg, run = lab.cfg, lab.run
-    policies = [agent.name for agent in lab.team.agents if agent.trainable and (not only or agent.name in only)]
+    policies = [name for name in lab.team.trainable if not only or name in only]
     protocol, rewards = cfg.talk(cfg.speakers), rewards_of(cfg)
     args = (lab.problems, lab.train.task, lab.team, policies, protocol, cfg.engine, cfg.lora, rewards, cfg.ppo)
     done = run.train(f"{lab.prefix}ppo", learn, *args, Rollout(cfg.ppo.takes, cfg.seed, cfg.driver))

@@ -23,7 +23,7 @@ from teamtune.play import ProtocolFn
 from teamtune.protocols import debate as debating
 from teamtune.protocols.pipeline import pipeline
 from teamtune.protocols.solo import solo
-from teamtune.rollout import Driver, Rollout, rollout
+from teamtune.rollout import Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, grade_turns
 from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError, answering, place_of
@@ -78,33 +78,16 @@ def play_test(
     return Played(turns, run.stage(f"{name}/grades", grade_turns, turns, problems, test.task, test.name))
 
 
-def play_solo(
-    run: Run,
-    name: str,
-    test: Split,
-    team: Team,
-    engine: EngineSpec,
-    takes: int,
-    seed: int,
-    driver: Driver = "auto",
-) -> Played:
-    """The generator alone, `takes` times a problem."""
-    return play_test(run, name, test, team, solo, engine, Rollout(takes, seed, driver))
+def play_solo(run: Run, name: str, test: Split, team: Team, engine: EngineSpec, how: Rollout) -> Played:
+    """The generator alone."""
+    return play_test(run, name, test, team, solo, engine, how)
 
 
 def play_pipeline(
-    run: Run,
-    name: str,
-    test: Split,
-    team: Team,
-    engine: EngineSpec,
-    takes: int,
-    seed: int,
-    roles: str = "GVR",
-    driver: Driver = "auto",
+    run: Run, name: str, test: Split, team: Team, engine: EngineSpec, how: Rollout, roles: str = "GVR"
 ) -> Played:
-    """The pipeline in single passes, `takes` times a problem."""
-    return play_test(run, name, test, team, partial(pipeline, roles=roles), engine, Rollout(takes, seed, driver))
+    """The pipeline in single passes."""
+    return play_test(run, name, test, team, partial(pipeline, roles=roles), engine, how)
 
 
 def play_debate(
@@ -114,14 +97,13 @@ def play_debate(
     base: Team,
     sampling: Sampling,
     engine: EngineSpec,
-    seed: int,
+    how: Rollout,
     size: int = 3,
-    driver: Driver = "auto",
 ) -> Played:
     """The untrained base in debate with itself, `size` agents over `size` rounds (Du et al.)."""
     team = replace(base, agents=debating.seats(sampling, size))
     protocol = partial(debating.debate, agents=size, rounds=size)
-    return play_test(run, name, test, team, protocol, engine, Rollout(1, seed, driver))
+    return play_test(run, name, test, team, protocol, engine, how)
 
 
 def untrained(team: Team, names: Sequence[str]) -> Team:

@@ -145,10 +145,10 @@ def _maft(config: Row) -> list[str]:
         training += [name for name in every("single-ft/", plain) if name != "single-ft/iteration-1/turns"]
     if "union-ft" in chosen:
         training += [name for name in every("union-ft/", plain) if not name.endswith("/turns")]
-    for name in ("no-summary", "cooperative", *(["no-critic"] if len(numbers) > 1 else [])):
-        # The first debates are the team's own, where the debate is the same.
-        taken = "no-critic/iteration-1/turns"
-        training += [one for one in every(f"{name}/", own) if one != taken] if name in chosen else []
+    for name in ("no-summary", "cooperative"):
+        training += every(f"{name}/", own) if name in chosen else []
+    if "no-critic" in chosen and len(numbers) > 1:
+        training += [name for name in every("no-critic/", own) if name != "no-critic/iteration-1/turns"]
     single = [f"single-ft-{number}" for number in numbers]
     played = {
         **{"majority": ["base-solo"], "debate": ["base"], "unique-id": ["unique-id"], "star": ["star-single"]},

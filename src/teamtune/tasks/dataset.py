@@ -164,8 +164,7 @@ def is_common(row: Row) -> bool:
 def problem_of(item: Item, ending: str, identity: str) -> Problem:
     """The problem as protocols see it: options follow the question, lettered."""
     shown = "".join(f"\n({LETTERS[i]}) {text}" for i, text in enumerate(item.choices))
-    meta = {"choices": list(item.choices), "level": item.level, "subject": item.subject}
-    meta |= {"group": item.group}
+    meta = {"choices": list(item.choices), "level": item.level, "subject": item.subject, "group": item.group}
     return Problem(
         item.id or identity, item.question + shown, item.answer, ending, {k: v for k, v in meta.items() if v}
     )

@@ -144,7 +144,10 @@ def answers_of(
         if policy not in one.policies or not turn["token_ids"]:
             continue
         whole = Example(list(turn["prompt_ids"]), list(turn["token_ids"]))
-        asked = whole if ppo.value_input == "full" else Example(opening(turn, renderer), whole.answer)
+        asked = whole
+        if ppo.value_input != "full":
+            messages = [Message(message["role"], message["content"]) for message in turn["messages"]]
+            asked = Example(opening(messages, renderer), whole.answer)
         own = found.setdefault(policy, [])
         heat = team[policy].sampling.temperature
         earned = (reward["reward"], where(reward["place"], reward["number"]), reward.get("better", 0.0))
@@ -152,9 +155,8 @@ def answers_of(
     return found
 
 
-def opening(turn: Row, renderer: Renderer) -> list[int]:
-    """The ids that ask for a first answer: of a later turn, its question alone."""
-    messages = [Message(message["role"], message["content"]) for message in turn["messages"]]
+def opening(messages: Sequence[Message], renderer: Renderer) -> list[int]:
+    """The ids that ask for a first answer: of a later turn's messages, the question alone."""
     asked = next(place for place, message in enumerate(messages) if message.role == "user")
     return renderer.prompt(messages[: asked + 1])
 
