@@ -261,6 +261,26 @@ def test_validation_asks_the_grader(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "a.jsonl row 2: the grader does not take the answer 'many' for right" in capsys.readouterr().out
 
 
+def test_questions_alone_are_looked_at_where_they_are_to_have_no_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl([{"question": "How many?"}, {"question": "And now?", "answer": ""}]))
+    main(["validate-data", str(path), "--unlabelled"])
+    assert "2 rows, 0 errors" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["validate-data", str(path)])
+    assert "2 rows, 2 errors" in capsys.readouterr().out
+    path.write_bytes(jsonl([{"question": "How many?"}, {"question": ""}]))
+    with pytest.raises(SystemExit):
+        main(["validate-data", str(path), "--unlabelled"])
+    assert "a.jsonl row 2" in capsys.readouterr().out
+    for option in ("--task gsm8k", "--grader number", "--answer-column a"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["validate-data", str(path), "--unlabelled", *option.split()])
+        assert f"{option.split()[0]} goes by answers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -594,6 +594,16 @@ def test_a_grader_that_needs_the_gold_answer_is_refused_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_agents_without_rows_stop_the_run_with_counts_and_a_way_out(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "run", "--sampling.max-tokens", "1")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing to train generator-1, " in told and "generator-1: first, cut off" in told
+    assert "take more training problems, with another --out" in told
+
+
 def test_star_without_rows_stops_before_anybody_is_trained(
     brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

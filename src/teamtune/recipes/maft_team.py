@@ -271,11 +271,12 @@ def rows_of(lab: Lab, method: Method, prefix: str, turns: Table, seed: int) -> t
         rows = run.stage(f"{prefix}ppo-rows", advantage_rows, turns, credit, learners)
     else:
         rows = run.stage(f"{prefix}sft-rows", debate_rows, turns, credit, learners, method.weight, cfg.masking, seed)
-    enough(rows, names)
+    instead = "; take more training problems, with another --out"
+    enough(rows, names, instead)
     if cfg.objective != "dpo":
         return rows, None
     pairs = run.stage(f"{prefix}pairs", debate_pairs, turns, credit, learners)
-    enough(pairs, names)
+    enough(pairs, names, instead)
     return rows, pairs
 
 
