@@ -132,7 +132,7 @@ def updates(cfg: Bench, count: int) -> dict[str, float]:
     """Seconds of the parts of a PPO update, after one that warms up."""
     speakers = by_policy("turn", 2, 3, frozen=True)
     team = Team(cfg.model, seats(speakers, Sampling(1.0, max_tokens=cfg.answer)))
-    policies = [agent.name for agent in team.agents if agent.trainable]
+    policies = team.trainable
     ppo = Ppo(updates=2, problems=cfg.problems, fit=Fit(rate=1e-5, epochs=1, checkpoint=cfg.checkpoint), save_every=9)
     tokenizer, spec = open_tokenizer("house"), EngineSpec(rows=cfg.rows)
     model, engines = on_base(base_of(cfg), tokenizer, team, policies, Lora(rank=8, alpha=16), ppo, spec)

@@ -63,7 +63,7 @@ class Bench:
 def host(cfg: Bench, ppo: Ppo) -> tuple[Host, Any, list[Any]]:
     speakers = by_policy(cfg.share, cfg.agents, cfg.turns, frozen=True)
     team = Team(cfg.model, seats(speakers, Sampling(0.7, max_tokens=cfg.max_tokens)))
-    policies = [agent.name for agent in team.agents if agent.trainable]
+    policies = team.trainable
     problems = TaskSpec(cfg.task, train=cfg.problems * cfg.updates).load("train")
     return (
         hosted(team, policies, Lora(rank=8, alpha=16), ppo, EngineSpec()),

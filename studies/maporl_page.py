@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tables import Asked, Records, joined, over_runs, percent, seed_of, table, tables_of
+from tables import Asked, Records, joined, mean_and_half, over_runs, percent, seed_of, table, tables_of
 
 from teamtune.reporting import svg
 from teamtune.transitions import CELLS, MAJORITY, MOVES
@@ -89,14 +89,6 @@ def after_turn(rows: Sequence[Row]) -> str:
     if any(row["diff"] is None for row in rows):
         return told
     return f"{told} ({around(*mean_and_half(rows))})"
-
-
-def mean_and_half(
-    rows: Sequence[Row], value: str = "diff", low: str = "low", high: str = "high"
-) -> tuple[float, float]:
-    """The mean over seeds, whose problems are others, of a number, and half of its 95 % interval."""
-    half = sum(((row[high] - row[low]) / 2) ** 2 for row in rows) ** 0.5 / len(rows)
-    return sum(row[value] for row in rows) / len(rows), half
 
 
 def around(value: float, half: float) -> str:

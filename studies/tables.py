@@ -152,8 +152,8 @@ def over_runs(tables: list[list[Row]]) -> list[Row]:
         count = len(same)
         mean = lambda key, same=same, count=count: sum(row[key] for row in same) / count  # noqa: E731
         accuracies = [row["accuracy"] for row in same]
-        half = sum(((row["high"] - row["low"]) / 2) ** 2 for row in same) ** 0.5 / count
-        columns = ("accuracy", "calls", "prompt_tokens", "completion_tokens", "trained_tokens", "diff")
+        diff, half = mean_and_half(same)
+        columns = ("accuracy", "calls", "prompt_tokens", "completion_tokens", "trained_tokens")
         shared = [row.get("consensus") for row in same]
         rows.append(
             {
@@ -162,11 +162,20 @@ def over_runs(tables: list[list[Row]]) -> list[Row]:
                 "std": over_seeds(accuracies).std if count > 1 else None,
                 "se": sum(row["se"] ** 2 for row in same) ** 0.5 / count,
                 "n": sum(row["n"] for row in same),
+                "diff": diff,
                 "half": half,
                 **{key: mean(key) for key in columns},
             }
         )
     return rows
+
+
+def mean_and_half(
+    rows: Sequence[Row], value: str = "diff", low: str = "low", high: str = "high"
+) -> tuple[float, float]:
+    """The mean over seeds, whose problems are others, of a number, and half of its 95 % interval."""
+    half = sum(((row[high] - row[low]) / 2) ** 2 for row in rows) ** 0.5 / len(rows)
+    return sum(row[value] for row in rows) / len(rows), half
 
 
 def named(names: Iterable[str]) -> str:

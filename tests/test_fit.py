@@ -288,6 +288,7 @@ def trained(tiny: str, folder: Path, objective: Objective, options: train_fit.Fi
 def same(one: Path, other: Path, rtol: float = 1e-3, atol: float = 1e-5) -> None:
     for agent in AGENTS:
         found = weights(other, agent)
+        assert found
         for name, tensor in weights(one, agent).items():
             torch.testing.assert_close(found[name], tensor, rtol=rtol, atol=atol)
 
@@ -377,8 +378,15 @@ def test_a_model_that_makes_its_logits_in_its_own_way_keeps_them_whole(
     from teamtune.train import team as team_module
 
     trained(tiny, tmp_path / "apart", Sft(), Fit(rate=1e-2))
-    monkeypatch.setattr(team_module, "projected", lambda model, states: states.new_zeros(1, 4, 3))
+    tried: list[int] = []
+
+    def others(_: Any, states: torch.Tensor) -> torch.Tensor:
+        tried.append(states.shape[-2])
+        return states.new_zeros(1, 4, 3)
+
+    monkeypatch.setattr(team_module, "projected", others)
     trained(tiny, tmp_path / "whole", Sft(), Fit(rate=1e-2))
+    assert tried == [4], "tried as the model is opened, and not used after"
     same(tmp_path / "apart", tmp_path / "whole")
 
 

@@ -131,10 +131,9 @@ def validate_data(cfg: Validate) -> None:
     columns = Columns(*(getattr(cfg, f"{name}_column") for name in Columns.__slots__))
     if cfg.task and not hasattr(find(cfg.task), "DATASET"):
         raise TeamtuneError(f"task {cfg.task!r} makes its own problems and has no form of a file; leave out --task")
-    by_answer = [f"--{name}" for name in ("task", "grader", "answer_column") if cfg.unlabelled and getattr(cfg, name)]
-    if by_answer:
-        told = by_answer[0].replace("_", "-")
-        raise TeamtuneError(f"{told} goes by answers, and --unlabelled looks at none; leave one of them out")
+    for option, told in (("--task", cfg.task), ("--grader", cfg.grader), ("--answer-column", cfg.answer_column)):
+        if cfg.unlabelled and told:
+            raise TeamtuneError(f"{option} goes by answers, and --unlabelled looks at none; leave one of them out")
     read = find(cfg.task).DATASET.read if cfg.task else partial(common, columns=columns, bare=cfg.unlabelled)
     grader = find_grader(cfg.grader) if cfg.grader else (find(cfg.task).grade if cfg.task else None)
     found = validate(rows_of(cfg.file, cfg.split), read, grader)

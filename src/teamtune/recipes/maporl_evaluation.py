@@ -61,7 +61,7 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
     if source.scorer_from and not cfg.task.allow_leaks:
         check_unseen(source.scorer_from, test=cfg.task.load("test"))
     base = identified(untrained_team(source, scorer_of(cfg, source)))
-    check_seats(cfg.engine, [agent.name for agent in base.agents])
+    check_seats(cfg.engine, base.names)
     folder = finished(cfg.run, "ppo")
     policies = base.trainable
     for name in cfg.untrained:
