@@ -210,7 +210,7 @@ def trainings(done: Records) -> list[str]:
     head = "| training | minutes, each seed | M tokens generated | scores rose without accuracy from update |"
     alone = ", ".join(f"{minutes / 60:.0f}" for minutes in by_itself(done))
     whole = "The method by itself (a scorer made and measured, the team trained, its discussions of test problems): "
-    whole += f"{alone} minutes on one core. Minutes of whole runs, one core each: {'; '.join(told)}. "
+    whole += f"{alone} minutes. Minutes of whole runs: {'; '.join(told)}. "
     whole += "What a run took over from another counts for both, and so does a time that a process was paused; "
     whole += "a stage that was resumed counts its last part."
     return [*table(head, lines), whole, ""]
