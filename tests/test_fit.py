@@ -144,13 +144,38 @@ def test_the_clipped_surrogate_against_a_loop(moved: list[float], advantage: flo
     for d in moved:
         ratio = math.exp(d)
         kept = min(max(ratio, 1 - clip), 1 + clip)
-        slow.append(-min(ratio * advantage, kept * advantage) + kl * (math.exp(-d) - 1 + d))
+        slow.append(-min(ratio * advantage, kept * advantage) + kl * (math.exp(d) - 1 - d))
     sampled = torch.full((1, len(moved) + 1), -3.0)
     logprobs = sampled + torch.tensor([[0.7, *moved]])
     mask = torch.tensor([[False] + [True] * len(moved)])
     fast = losses.policy(logprobs, sampled, mask, torch.full_like(logprobs, advantage), clip, kl)
     assert fast[0, 0] == 0
     assert fast[0, 1:].tolist() == pytest.approx(slow, abs=1e-4, rel=1e-4)
+
+
+def test_the_clip_acts_where_the_ratio_left_the_range_on_the_side_that_pays() -> None:
+    sampled = torch.zeros(1, 6)
+    logprobs = torch.tensor([[0.5, 0.5, -0.5, -0.5, 0.1, 0.5]])
+    advantages = torch.tensor([[1.0, -1.0, 1.0, -1.0, 1.0, 1.0]])
+    mask = torch.tensor([[True] * 5 + [False]])
+    found = losses.clipped(logprobs, sampled, mask, advantages, 0.2)
+    assert found.tolist() == [[True, False, False, True, False, False]]
+    logprobs.requires_grad_()
+    losses.policy(logprobs, sampled, mask, advantages, 0.2).sum().backward()
+    assert logprobs.grad is not None
+    assert ((logprobs.grad == 0) == (found | ~mask)).all(), "no gradient comes from there, and from all the others"
+
+
+def test_the_estimated_kl_of_what_a_policy_sampled_is_the_exact_one_on_average() -> None:
+    """Also far from 0, where the estimate with both policies exchanged is many times too large."""
+    torch.manual_seed(0)
+    own, other = (torch.log_softmax(2.0 * torch.randn(50), -1)[None] for _ in range(2))
+    every = torch.ones(1, 50, dtype=torch.bool)
+    exact = (own.exp() * (own - other)).sum().item()
+    assert exact > 1
+    assert (own.exp() * losses.k3(own, other, every)).sum().item() == pytest.approx(exact, rel=1e-4)
+    assert (own.exp() * losses.k3(other, own, every)).sum().item() > 2 * exact
+    assert losses.k3(own, other, ~every).abs().sum() == 0
 
 
 def test_policy_gradients_raise_what_was_better_and_lower_what_was_worse(tiny: str, tmp_path: Path) -> None:

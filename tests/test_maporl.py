@@ -33,6 +33,7 @@ from teamtune.recipes.stored import stored_options
 from teamtune.reporting import facts
 from teamtune.store import read_table, write_rows
 from teamtune.tasks import TaskSpec, parted
+from teamtune.tasks.stages import problem_rows
 from teamtune.train.policies import Ppo
 from teamtune.types import SCORER, Row, TeamtuneError, place_of
 
@@ -261,9 +262,10 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     command(["eval", "--run", str(whole), "--out", str(back), "--untrained", "agent", "--limit", "3", "--sizes", "2x2"])
     one, two = (row["accuracy"] for row in rows(back, "comparison"))
     assert one == two, "a team without its policies is the base"
-    with pytest.raises(SystemExit, match="2"):
-        command(["eval", "--run", str(whole), "--out", str(tmp_path / "bad"), "--untrained", "opener"])
-    assert "is no trained seat; there are agent" in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            command(["eval", "--run", str(whole), "--out", str(tmp_path / "bad"), "--untrained", "opener", *dry])
+        assert "is no trained seat; there are agent" in capsys.readouterr().err
     server = ("--engine.kind", "openai", "--engine.openai.base-url", "http://127.0.0.1:9/v1", "--engine.openai.names")
     with pytest.raises(SystemExit, match="2"):
         command(["eval", "--run", str(whole), "--out", str(tmp_path / "bad"), *server, "nobody=x"])
@@ -616,6 +618,27 @@ def test_a_run_whose_scores_drift_warns_and_goes_on_warning_when_resumed(
 def test_problems_in_three_parts() -> None:
     first, train, test = parted(TaskSpec("arithmetic", train=6, test=4), 3)
     assert (first.span, train.span, test.span) == ((0, 3), (3, 9), None)
+
+
+def test_questions_of_the_scorer_are_left_out_of_the_teams(tmp_path: Path) -> None:
+    asked = [f"What is {i} + 1?" for i in range(4)]
+    (tmp_path / "test.jsonl").write_text(json.dumps({"id": "t", "question": "Other?", "answer": "3"}) + "\n")
+
+    def task(count: int) -> TaskSpec:
+        rows = [{"id": str(i), "question": one, "answer": "3"} for i, one in enumerate(asked)]
+        (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pool, test = str(tmp_path / "pool.jsonl"), str(tmp_path / "test.jsonl")
+        return TaskSpec("data", data=pool, test_data=test, grader="number", train=count, test=1)
+
+    order = [int(problem.id) for problem in task(4).load("train")]  # they are mixed
+    asked[order[2]] = f"{asked[order[0]].lower()}?"
+    split = parted(task(2), 2)[1]
+    found = problem_rows(split.task, "train", split.digest, 0, split.span)
+    assert [int(row["id"]) for row in found.rows] == [order[3]]
+    assert found.counts == {"among the problems of what is trained before": 1}
+    asked[order[3]] = asked[order[1]]
+    with pytest.raises(TeamtuneError, match="the 2 training problems after the first 2 are among those"):
+        parted(task(2), 2)
 
 
 def test_the_best_discussions_are_those_with_the_best_last_answers() -> None:

@@ -202,7 +202,7 @@ def test_the_study_of_discussions_writes_what_its_runs_say(
         assert f"### {title}" in text
     assert f"### Trained on {task}, tested on {task}-poisoned" in text
     assert f"| maporl-{task}-0-scorer | " in text and f"| maporl-{task}-0-scorer-poisoned | " in text
-    assert re.search(r"its discussions of test problems\): \d+ minutes on one core", text)
+    assert re.search(r"its discussions of test problems\): \d+ minutes\. Minutes of whole runs: ", text)
     assert (tmp_path / f"page-{task}-accuracy.svg").read_text().startswith("<svg ")
     sys.modules.pop("maporl")
 

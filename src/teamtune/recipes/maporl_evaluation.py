@@ -25,7 +25,8 @@ from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run
 from teamtune.tasks import TaskSpec, splits
-from teamtune.types import SCORER, Sampling, TeamtuneError
+from teamtune.tasks.stages import Split
+from teamtune.types import SCORER, Sampling, Team, TeamtuneError
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,8 @@ class MaporlEvaluation:
 
 def main(cfg: MaporlEvaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
-    source = as_asked(cfg)
-    _, test = splits(cfg.task, whole_task(stored_options(Maporl, cfg.run)))
-    if source.scorer_from and not cfg.task.allow_leaks:
-        check_unseen(source.scorer_from, test=cfg.task.load("test"))
-    base = identified(untrained_team(source, scorer_of(cfg, source)))
-    check_seats(cfg.engine, base.names)
+    source, test, base, playing = looked_at(cfg)
     folder = finished(cfg.run, "ppo")
-    policies = base.trainable
-    for name in cfg.untrained:
-        if name not in policies:
-            raise TeamtuneError(f"untrained names {name!r}, which is no trained seat; there are {', '.join(policies)}")
-    playing = [name for name in policies if name not in cfg.untrained]
     team = with_adapters(base, {name: str(folder / name) for name in playing})
     tokens = trained_tokens_of(cfg.run, "ppo", playing, source.ppo)
     named = ", ".join(["MAPoRL", *(f"{seat} untrained" for seat in cfg.untrained)])
@@ -81,6 +72,22 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
         arena.compare(entrants, test)
         after_every_turn(arena, entrants, test)
         return run
+
+
+def looked_at(cfg: MaporlEvaluation) -> tuple[Maporl, Split, Team, list[str]]:
+    """What an evaluation begins with, checked: the options, the test problems, the untrained team, and the seats that
+    play as they were trained."""
+    source = as_asked(cfg)
+    _, test = splits(cfg.task, whole_task(stored_options(Maporl, cfg.run)))
+    if source.scorer_from and not cfg.task.allow_leaks:
+        check_unseen(source.scorer_from, test=cfg.task.load("test"))
+    base = identified(untrained_team(source, scorer_of(cfg, source)))
+    check_seats(cfg.engine, base.names)
+    policies = base.trainable
+    for name in cfg.untrained:
+        if name not in policies:
+            raise TeamtuneError(f"untrained names {name!r}, which is no trained seat; there are {', '.join(policies)}")
+    return source, test, base, [name for name in policies if name not in cfg.untrained]
 
 
 def as_asked(cfg: MaporlEvaluation) -> Maporl:

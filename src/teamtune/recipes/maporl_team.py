@@ -218,9 +218,10 @@ def trained(lab: Lab, only: Sequence[str] = ()) -> Trained:
     done = run.train(f"{lab.prefix}ppo", learn, *args, Rollout(cfg.ppo.takes, cfg.seed, cfg.driver))
     tokens = trained_tokens_of(run.path, f"{lab.prefix}ppo", policies, cfg.ppo)
     if idle := [name for name in policies if not tokens[name]]:
+        ends = f"let fewer end early (early.share is {cfg.early.share:g}) or " if cfg.early.share <= 1 else ""
         raise TeamtuneError(
-            f"{idle[0]} learned from no answer in {done.path}: no discussion came to it with one to learn from; let "
-            f"fewer end early (early.share is {cfg.early.share:g}) or prompts be shorter, with another --out"
+            f"{idle[0]} learned from no answer in {done.path}: no discussion came to it with one to learn from; {ends}"
+            "let prompts be shorter (fewer agents, turns or sampling.max_tokens), with another --out"
         )
     return Trained(lab.team.adopt({name: str(done.path / name) for name in policies}), tokens, done.path)
 

@@ -19,8 +19,7 @@ from teamtune.recipes.maft_evaluation import trained_team as maft_team
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl import SCORED_ANSWERS, check_places, given_scorer, makes_scorer, problems_before
-from teamtune.recipes.maporl_evaluation import MaporlEvaluation
-from teamtune.recipes.maporl_evaluation import defaults as defaults_of
+from teamtune.recipes.maporl_evaluation import MaporlEvaluation, looked_at
 from teamtune.recipes.maporl_team import Maporl, size
 from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining, defaults, making_of
 from teamtune.recipes.scorer_source import check_bits
@@ -180,8 +179,7 @@ def maporl_generations(cfg: Maporl, others: int) -> tuple[int, int, int]:
 
 def maporl_evaluation_plan(cfg: MaporlEvaluation) -> Plan:
     """Generations of an evaluation of a trained discussion and of its base."""
-    defaults_of(cfg.run)
-    held_out_split(cfg.task)
+    looked_at(cfg)
     testing = cfg.task.test * sum(2 * agents * turns for agents, turns in map(size, cfg.sizes))
     return {"test generations": testing, **tokens(testing, cfg.sampling.max_tokens)}
 

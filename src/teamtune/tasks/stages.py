@@ -25,7 +25,7 @@ from typing import TypeVar
 from teamtune.grading import Grader
 from teamtune.grading.merge import merged
 from teamtune.store import Counted, Run, Table
-from teamtune.tasks.find import MADE, check_apart, find
+from teamtune.tasks.find import MADE, check_apart, find, seen_in
 from teamtune.tasks.spec import TaskSpec
 from teamtune.tasks.validate import errors_of
 from teamtune.types import Grade, Problem, Row, TeamtuneError, answering
@@ -87,12 +87,16 @@ def splits(task: TaskSpec, trained_on: TaskSpec | None = None) -> tuple[Split, S
 
 
 def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
-    """The first so many training problems, for what is trained before the team; those of the team; and the test
-    problems, which are apart from both."""
+    """The first so many training problems, for what is trained before the team; those of the team, which leave out
+    what is among the first; and the test problems, which are apart from both."""
     whole = replace(task, train=first + task.train)
     train, test = whole.load("train"), whole.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
-    check_apart(train[:first], train[first:])
+    if len(seen_in(train[:first], train[first:])) == len(train) - first:
+        raise TeamtuneError(
+            f"the {len(train) - first} training problems after the first {first} are among those, so that none is left "
+            "for the team; give more problems, or fewer to what is trained before it"
+        )
     check_grader(whole, "test", test)
     check_grader(whole, "train", train)
     return (
@@ -175,8 +179,12 @@ def held_out_split(task: TaskSpec) -> Split:
 def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0, span: tuple[int, int] | None = None) -> Counted:
     """The rows of the problem table. `same` is their digest: it makes a stage notice that data have changed."""
     counts = Counter({"in the training set too": leaks} if leaks else {})
-    problems = task.load(split)
-    return Counted([problem_row(problem) for problem in (problems[slice(*span)] if span else problems)], counts)
+    every = task.load(split)
+    problems = every[slice(*span)] if span else every
+    if span and (again := {problem.id for problem in seen_in(every[: span[0]], problems)}):
+        counts["among the problems of what is trained before"] = len(again)
+        problems = [problem for problem in problems if problem.id not in again]
+    return Counted([problem_row(problem) for problem in problems], counts)
 
 
 def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, split: str) -> Counted:

@@ -66,14 +66,35 @@ def policy(
     """The cost of every token under PPO's clipped surrogate (Schulman et al. 2017), 0 outside the mask.
 
     -min(r A, clip(r, 1 - clip, 1 + clip) A), r = exp(logprobs - sampled), plus kl times the k3 estimate of the KL to
-    the anchor (None: the policy that sampled): exp(-d) - 1 + d with d = logprobs - anchor.
+    the anchor, exp(-d) - 1 + d with d = logprobs - anchor; without an anchor of the KL from the policy that sampled.
     """
     ratio = torch.where(mask, logprobs - sampled, 0.0).exp()
     cost = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     if kl:
-        moved = torch.where(mask, logprobs - (sampled if anchor is None else anchor), 0.0)
-        cost = cost + kl * (torch.expm1(-moved) + moved)
+        cost = cost + kl * (k3(sampled, logprobs, mask) if anchor is None else k3(logprobs, anchor, mask))
     return cost * mask
+
+
+def clipped(
+    logprobs: Float[Tensor, "rows length"],
+    sampled: Float[Tensor, "rows length"],
+    mask: Bool[Tensor, "rows length"],
+    advantages: Float[Tensor, "rows length"],
+    clip: float,
+) -> Bool[Tensor, "rows length"]:
+    """The tokens on which the clip of `policy` acts, so that they push no further: the ratio has left the range on the
+    side that the advantage asks for."""
+    ratio = torch.where(mask, logprobs - sampled, 0.0).exp()
+    return ratio.clamp(1 - clip, 1 + clip) * advantages < ratio * advantages
+
+
+def k3(
+    own: Float[Tensor, "rows length"], other: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"]
+) -> Float[Tensor, "rows length"]:
+    """The k3 estimate of KL(own || other) of every token that `own` sampled, 0 outside the mask: q/p - 1 - log(q/p),
+    unbiased and never negative (Schulman, "Approximating KL divergence", 2020)."""
+    less = torch.where(mask, other - own, 0.0)
+    return torch.expm1(less) - less
 
 
 def value(

@@ -178,9 +178,8 @@ def _policy(model: TeamModel, micro: Sequence[Item], objective: Policy, weights:
     anchor = spread(anchored, mask) if len(anchored) == len(data) else None
     cost = losses.policy(logprobs, sampled, mask, advantages, objective.clip, objective.kl, anchor)
     with torch.no_grad():
-        moved = torch.where(mask, logprobs - sampled, 0.0)
-        clipped = ((moved.exp() - 1).abs() > objective.clip).float()
-        gap = torch.expm1(-moved) + moved
+        clipped = losses.clipped(logprobs, sampled, mask, advantages, objective.clip).float()
+        gap = losses.k3(sampled, logprobs, mask)
     found = _a_token(micro, weights, {"loss": cost, "clipped": clipped, "kl": gap})
     for item, one, count in zip(micro, data, (clipped * mask).sum(-1).tolist(), strict=True):
         if one.where:
