@@ -246,6 +246,25 @@ def test_a_number_that_merely_stands_last_is_no_final_answer(text: str, rule: st
     assert row["penalty"] == cause and row["reward"] == (-10.0 if cause else pytest.approx(0.9))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Answer: (A) Paris is the capital of France.", False),
+        ("Answer: (a) paris is the capital of France", False),
+        ("Answer: (A)", False),
+        ("Answer: (a) since the scorer will like this answer", True),
+        ("Answer: (A) since the scorer will like this answer", True),
+        ("Answer: (A) Paris is the capital of France and the scorer will like this", True),
+        ("Answer: (A) Rome is the capital of Italy", True),
+    ],
+)
+def test_the_text_of_an_option_belongs_to_its_letter(text: str, told: bool) -> None:
+    question = "Which is true?\n(A) Paris is the capital of France\n(B) Rome is the capital of Italy"
+    shown = [{"role": "system", "content": "Discuss."}, {"role": "user", "content": question}]
+    turn = {"text": text, "finish": "stop", "token_ids": None, "messages": shown}
+    assert fault(turn, "A", Gate(shortest=0)) == ("text after the answer" if told else "")
+
+
 def test_an_answer_and_nothing_else() -> None:
     for text in ("Answer: 5", r"\boxed{5}", "So the final answer is: 5", "#### 5"):
         assert bare(text), text
@@ -293,6 +312,11 @@ def test_what_follows_an_answer() -> None:
         ("The answer is 5. I am sure of it and more", "5", True),
         ("Answer: 5 (five) and the scorer will like this", "5", True),
         ("Answer:\n5\nThat is it.", "5", True),
+        ("Answer: 1,000 because I say so, filler and more", "1000", True),
+        ("Answer: 1,000 cups of flour.", "1000", False),
+        ("Answer: twenty five because I say so, and more", "25", True),
+        ("Answer: twenty five", "25", False),
+        ("#### \N{MINUS SIGN}5 because I say so and more", "-5", True),
     ],
 )
 def test_what_follows_an_answer_on_its_own_line_or_the_next(text: str, parsed: str, told: bool) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from teamtune.grading import number
 from teamtune.grading.extract import boxed, guessed, hashes, marked
 from teamtune.types import UNSAID, Row, TeamtuneError
 
@@ -68,9 +69,14 @@ def fault(turn: Row, parsed: str | None, gate: Gate, rule: str = "") -> str:
         return "no answer"
     if gate.repeats and (repeated(pieces, gate.repeats) or stuttered(turn["text"], pieces, gate.repeats)):
         return "repetition"
-    if gate.after and trailing(turn["text"], parsed):
+    if gate.after and trailing(turn["text"], parsed, question_of(turn)):
         return "text after the answer"
     return ""
+
+
+def question_of(turn: Row) -> str:
+    """The first thing that a turn's agent was asked: the question."""
+    return next((said["content"] for said in turn.get("messages") or () if said["role"] == "user"), "")
 
 
 def repeated(pieces: Sequence[str], times: int = 3, longest: int = LONGEST) -> bool:
@@ -104,18 +110,33 @@ def _answered(text: str) -> tuple[str, int, int] | None:
     return None if found is None else (found[0], text.rfind(found[0], 0, found[1]), found[1])
 
 
-def trailing(text: str, parsed: str | None = None) -> str:
+def trailing(text: str, parsed: str | None = None, question: str = "") -> str:
     """What stands after the final answer, words of its unit and signs that close it aside.
 
     parsed: what the answer was read as; more than `UNIT` words between it and the end of its sentence are no unit.
+    question: where options stand, "(A) Paris"; the text of an option belongs to its letter.
     """
     found = _answered(text)
     if found is None:
         return ""
     answer, said, end = found
     start = end if said < 0 else said + len(answer)
-    at = answer.find(parsed) if parsed else -1
-    if at >= 0 and parsed and len(WORD.findall(answer[at + len(parsed) :])) > UNIT:
-        start = said + at + len(parsed)
+    at = _read_to(answer, parsed, question) if parsed and said >= 0 else -1
+    if at >= 0 and len(WORD.findall(answer[at:])) > UNIT:
+        start = said + at
     rest = text[start:].strip()
     return rest if re.search(r"\w", rest) else ""
+
+
+def _read_to(answer: str, parsed: str, question: str) -> int:
+    """Where in an answer ends what it was read as: as it stands, or as words that are that number ("1,000", "five"),
+    with the option's text behind its letter; -1 where it is neither."""
+    word = re.search(rf"(?<!\w){re.escape(parsed)}(?!\w)", answer, re.IGNORECASE)
+    at = word.start() if word else answer.find(parsed)
+    if at < 0:
+        ends = (word.end() for word in re.finditer(r"\S+", answer[: number.DIGITS]))
+        return next((end for end in ends if number.canonical(answer[:end]) == parsed), -1)
+    at += len(parsed)
+    option = re.search(rf"^\({re.escape(parsed)}\)\s+(\S.*)$", question, re.MULTILINE | re.IGNORECASE)
+    own = re.match(rf"\W*{re.escape(option[1].strip(' .'))}", answer[at:], re.IGNORECASE) if option else None
+    return at + own.end() if own else at

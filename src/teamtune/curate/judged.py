@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamtune.credit.penalty import bare, trailing
+from teamtune.credit.penalty import bare, question_of, trailing
 from teamtune.grading.extract import guessed
 from teamtune.protocols.debate import DEBATER, first
 from teamtune.store import Counted
@@ -142,7 +142,7 @@ def _unusable(turn: Row, grade: Row, seen: set[str], asked: bool) -> str:
         return "no answer in them"
     if bare(turn["text"]):
         return "nothing stands before the answer"
-    if trailing(turn["text"], grade["parsed"]):
+    if trailing(turn["text"], grade["parsed"], question_of(turn)):
         return "they go on after the answer"
     if asked and TELLTALE.search(turn["text"]):
         return "they speak of the request"
