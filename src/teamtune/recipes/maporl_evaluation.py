@@ -24,8 +24,7 @@ from teamtune.recipes.scorer_source import check_unseen, scorer_folder
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED
 from teamtune.store import Run
-from teamtune.tasks import TaskSpec, splits
-from teamtune.tasks.stages import Split
+from teamtune.tasks import Split, TaskSpec, splits
 from teamtune.types import SCORER, Sampling, Team, TeamtuneError
 
 

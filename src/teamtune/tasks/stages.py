@@ -92,16 +92,17 @@ def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
     whole = replace(task, train=first + task.train)
     train, test = whole.load("train"), whole.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
-    if len(seen_in(train[:first], train[first:])) == len(train) - first:
+    own = train[first:]
+    if own and len(seen_in(train[:first], own)) == len(own):
         raise TeamtuneError(
-            f"the {len(train) - first} training problems after the first {first} are among those, so that none is left "
+            f"the {len(own)} training problems after the first {first} are among those, so that none is left "
             "for the team; give more problems, or fewer to what is trained before it"
         )
     check_grader(whole, "test", test)
     check_grader(whole, "train", train)
     return (
         Split(whole, "train", digest(train[:first]), place="first", span=(0, first)),
-        Split(whole, "train", digest(train[first:]), span=(first, len(train))),
+        Split(whole, "train", digest(own), span=(first, len(train))),
         Split(whole, "test", digest(test), leaks),
     )
 

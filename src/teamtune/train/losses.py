@@ -68,8 +68,7 @@ def policy(
     -min(r A, clip(r, 1 - clip, 1 + clip) A), r = exp(logprobs - sampled), plus kl times the k3 estimate of the KL to
     the anchor, exp(-d) - 1 + d with d = logprobs - anchor; without an anchor of the KL from the policy that sampled.
     """
-    ratio = torch.where(mask, logprobs - sampled, 0.0).exp()
-    cost = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    cost = -torch.minimum(*_surrogates(logprobs, sampled, mask, advantages, clip))
     if kl:
         cost = cost + kl * (k3(sampled, logprobs, mask) if anchor is None else k3(logprobs, anchor, mask))
     return cost * mask
@@ -84,8 +83,16 @@ def clipped(
 ) -> Bool[Tensor, "rows length"]:
     """The tokens on which the clip of `policy` acts, so that they push no further: the ratio has left the range on the
     side that the advantage asks for."""
+    free, held = _surrogates(logprobs, sampled, mask, advantages, clip)
+    return held < free
+
+
+def _surrogates(
+    logprobs: Tensor, sampled: Tensor, mask: Tensor, advantages: Tensor, clip: float
+) -> tuple[Tensor, Tensor]:
+    """Of every token, the ratio times the advantage, and the same with the ratio held in its range."""
     ratio = torch.where(mask, logprobs - sampled, 0.0).exp()
-    return ratio.clamp(1 - clip, 1 + clip) * advantages < ratio * advantages
+    return ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
 
 
 def k3(
