@@ -14,6 +14,7 @@ what is the same; a killed study goes on where it was. What a finished run says 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ import yaml
 from maporl_page import COOLER, CURVES, page
 from tables import Asked, record_of, recorded, take_over, write_page, write_record
 
-from teamtune.cli_options import file_arguments
+from teamtune.cli_options import PRESETS, file_arguments
 from teamtune.identity import canonical
 from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.recipes import maporl, maporl_evaluation, scorer
@@ -34,8 +35,10 @@ from teamtune.reporting import read
 from teamtune.reporting.discussion_sections import over_updates
 from teamtune.types import Row
 
-SETTINGS = Path(__file__).with_name("maporl.yaml")
-SCORER = Path(__file__).with_name("maporl_scorer.yaml")
+SETTINGS = PRESETS / "maporl-house.yaml"
+SCORER = PRESETS / "scorer-house.yaml"
+SFT = {"rate": 1e-3, "epochs": 2}
+"""the baseline's fit, as the study of Multiagent Finetuning has it"""
 TASKS = ("arithmetic", "stories")
 LEVELS = {"stories": "4"}
 """stories one level up, where the untrained discussion leaves something to gain (docs/log.md)"""
@@ -82,7 +85,8 @@ def scorer_settings(study: Study, task: str, seed: int) -> scorer.ScorerTraining
 
 def experiments(study: Study, task: str, seed: int) -> Mapping[str, maporl.Maporl]:
     """The runs of a seed, by part."""
-    args = [*file_arguments(SETTINGS), "--task", task, "--out", str(study.out), "--seed", str(seed)]
+    args = [*file_arguments(SETTINGS, ["scorer_questions"]), "--task", task, "--out", str(study.out)]
+    args += ["--seed", str(seed), *(f"--sft.{name}={value}" for name, value in SFT.items())]
     args += ["--scorer-from", str(folder(study, task, seed, "scorer"))]
     rivals = tuple(name for name in get_args(Rival) if name not in APART)
     cfg = tyro.cli(maporl.Maporl, args=[*args, "--baselines", *rivals])
@@ -194,8 +198,9 @@ def main(study: Study) -> None:
         kept = lambda task: ("scorer", *(f"scorer-{one}" for one in ELSEWHERE.get(task, ())), *PARTS)  # noqa: E731
         found = {task: recorded(study.records, task, study.seeds, kept(task)) for task in TASKS}
         lines = page(found, Asked(FURTHER, LEVELS, study.write))
-        own = yaml.safe_load(SCORER.read_text())
-        write_page(study.write, "# MAPoRL on the house model\n", SETTINGS, [f"Scorer: `{own}`", "", *lines])
+        own = json.dumps(yaml.safe_load(SCORER.read_text()))
+        told = [f"Scorer: `{own}`", "", f"SFT: `{json.dumps(SFT)}`", ""]
+        write_page(study.write, "# MAPoRL on the house model\n", SETTINGS, [*told, *lines])
 
 
 if __name__ == "__main__":

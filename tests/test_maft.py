@@ -549,15 +549,17 @@ def test_a_trained_team_on_other_problems_and_other_debates(whole: Path, tmp_pat
         (["--iteration", "3"], "iteration is 3, but the run has 2"),
         (["--rounds", "1"], "rounds is 1; it must be 2 or above"),
         (["--untrained", "nobody"], "no agent named 'nobody'"),
+        (["--task", "tests.seen_task"], "are in the training set too"),
         (["--roles", "GV"], "--roles"),
     ],
 )
 def test_evaluations_that_cannot_be(
     more: list[str], said: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        command(["eval", "--run", str(whole), "--out", str(tmp_path / "e"), *more])
-    assert said in capsys.readouterr().err and not (tmp_path / "e").exists()
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            command(["eval", "--run", str(whole), "--out", str(tmp_path / "e"), *more, *dry])
+        assert said in capsys.readouterr().err and not (tmp_path / "e").exists()
 
 
 GRADED_BY_COLUMN = """

@@ -455,9 +455,10 @@ def test_eval_on_problems_that_were_trained_on_is_refused(
 
     load = easy_task.load
     monkeypatch.setattr(easy_task, "load", lambda split, count, seed=0, level="": load("train", count, seed))
-    with pytest.raises(SystemExit, match="2"):
-        evaluated(whole, tmp_path / "eval")
-    assert "are in the training set too" in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            evaluated(whole, tmp_path / "eval", *dry)
+        assert "are in the training set too" in capsys.readouterr().err
 
 
 def test_baselines_run_without_training(brief: str, whole: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from teamtune.calibration import drift
 from teamtune.cli import main as command
 from teamtune.credit.discussion import INCENTIVES, Incentives, Rewards
+from teamtune.credit.penalty import CAUSES
 from teamtune.curate.discussions import best_discussions
 from teamtune.recipes.maporl_rivals import answers_for
 from teamtune.recipes.maporl_team import (
@@ -34,6 +35,7 @@ from teamtune.reporting import facts
 from teamtune.store import read_table, write_rows
 from teamtune.tasks import TaskSpec, parted
 from teamtune.tasks.stages import problem_rows
+from teamtune.train.fit import Metrics
 from teamtune.train.policies import Ppo
 from teamtune.types import SCORER, Row, TeamtuneError, place_of
 
@@ -273,6 +275,27 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     assert not (tmp_path / "bad").exists()
 
 
+def test_a_scorer_of_discussions_says_what_incentives_are_paid_for(
+    whole: Path, brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is told how likely the base finds an answer, in a training that is tracked."""
+    pytest.importorskip("tensorboard")
+    options = ["--baselines", "--ppo.updates", "1", "--sizes", "2x2", "--track", "tensorboard"]
+    options += ["--making.agents", "2", "--making.turns", "2", "--making.scoring.surprise"]
+    options += ["--rewards.incentives.alpha-1", "1", "--rewards.right-by", "scorer"]
+    folder = trained(brief, tmp_path / "run", *options)
+    found = pq.read_table(folder / "ppo/updates/000000.parquet").to_pylist()
+    answers = [row for row in found if row["agent"] != SCORER]
+    assert all(row["right"] == (row["score"] > 0.5) for row in answers)
+    assert len({row["score"] for row in answers}) > 1 and any(row["right"] != row["graded"] for row in answers)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    [line] = metrics(folder, "ppo")
+    assert {f"ppo/{name}" for name in line if "/" in name} <= {*events.Tags()["scalars"]}
+
+
 @pytest.mark.parametrize("more", [GRADED, ["--share", "agent-turn", "--first-turn", "trained"]])
 def test_other_ways_to_train(brief: str, tmp_path: Path, more: list[str]) -> None:
     folder = trained(brief, tmp_path / "run", "--baselines", "--ppo.updates", "1", "--sizes", "2x2", *more)
@@ -299,6 +322,17 @@ def test_discussions_that_end_early(brief: str, tmp_path: Path, monkeypatch: pyt
         assert line["turns"] == pytest.approx(sum(int(tag[-1]) for tag in last.values()) / len(last))
     text = (folder / "report.md").read_text()
     assert "some discussions ended early; turns of a discussion" in text
+
+
+def test_a_policy_that_nothing_ever_came_to_is_named_with_a_way_out(
+    brief: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("teamtune.protocols.discussion.settled", lambda problem, texts: ["same"] * len(texts))
+    options = ["--baselines", *GRADED, "--share", "turn", "--first-turn", "trained", "--early.share", "1"]
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "run", *options, "--ppo.updates", "1")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "turn-2 learned from no answer in" in told and "let fewer end early (early.share is 1)" in told
 
 
 def test_agents_on_other_bases_open_and_learn_on_their_own(
@@ -359,6 +393,10 @@ def test_a_scorer_that_was_made_for_a_team_is_measured_elsewhere(
     command(["scorer", "eval", "--run", str(whole), "--out", str(out), "--test-samples", "2"])
     assert rows(out, "problems/test") == rows(whole, "problems/test")
     assert {row["by"] for row in rows(out, "calibration")} >= {""}
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit, match="2"):
+            command(["scorer", "eval", "--run", str(whole), "--out", str(out), "--task", "tests.seen_task", *dry])
+        assert "are in the training set too" in capsys.readouterr().err
     graded = trained(brief, tmp_path / "graded", "--baselines", "--ppo.updates", "1", *GRADED)
     with pytest.raises(SystemExit, match="2"):
         command(["scorer", "eval", "--run", str(graded), "--out", str(tmp_path / "none")])
@@ -471,6 +509,8 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         (["--early.score", "0.46"], "early.score has no use with early.share 1.1"),
         ([*GRADED, "--early.share", "1", "--early.score", "0.46"], "early.score has no use with scorer grader"),
         (["--making.lora.targets", "nothing"], "has no LoRA target 'nothing'"),
+        (["--ppo.kl", "0", "--ppo.kl-in", "loss"], "kl_in of ppo has no use with kl 0"),
+        ([*UNGATED, "--penalty-scope", "self"], "scope of the rewards has no use with a gate that is off"),
     ],
 )
 def test_what_is_refused(
@@ -566,7 +606,16 @@ def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert graded["making"] == told()["making"], "what a preset says of making a scorer asks nothing of who makes none"
     with pytest.raises(SystemExit, match="2"):
         told("--preset", "mine")
-    assert "maporl has no preset 'mine'; there are paper, official-code" in capsys.readouterr().err
+    assert "maporl has no preset 'mine'; there are paper, house, official-code" in capsys.readouterr().err
+    house = told("--preset", "house", "--task", "stories")
+    assert house["rewards"]["gate"]["shortest"] == 10 and house["making"]["scoring"]["surprise"]
+    command(["scorer", "train", "--preset", "house", "--out", str(tmp_path / "scorer"), "--dry-run"])
+    alone = json.loads(capsys.readouterr().out)["options"]
+    assert alone["scorer"] == house["making"] and alone["task"]["train"] == house["scorer_questions"]
+    assert told("--preset", "house", "--scorer", "none")["scorer_questions"] == told()["scorer_questions"]
+    with pytest.raises(SystemExit, match="2"):
+        told("--preset", "official-code", "--rewards.incentives.cells", "revision WRR=+alpha_1")
+    assert "has no use" in (last := capsys.readouterr().err) and "come from preset official-code too" in last
 
 
 def test_parts_of_the_options() -> None:
@@ -613,6 +662,29 @@ def test_a_run_whose_scores_drift_warns_and_goes_on_warning_when_resumed(
     )
     done = [(score, right) for score, right in maporl_learn.before(folder / "ppo", 3)]
     assert len(done) == 3 and all(0 <= one <= 1 for pair in done for one in pair), "what a resumed training begins with"
+
+
+def test_settings_that_do_not_suit_the_model_are_told_of_after_the_first_update(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from teamtune.recipes.maporl_learn import amiss
+
+    def place(right: float, charged: float, overflow: float, **causes: float) -> dict[str, float]:
+        told = {"discussions": 10.0, "accuracy": right, "penalties_of_right": charged, "finish: overflow": overflow}
+        return told | {f"penalty: {cause}": causes.get(cause.split()[-1], 0.0) for cause in CAUSES}
+
+    def line(*places: dict[str, float]) -> Metrics:
+        return {f"agent-1-turn-{n + 1}/{name}": x for n, own in enumerate(places) for name, x in own.items()}
+
+    assert not amiss(line(place(0.5, 0.2, 0.4), place(0.5, 0.3, 0.0))), "a quarter of all right ones, half of a turn"
+    [told] = amiss(line(place(0.5, 0.2, 0.0, begun=0.1), place(0.7, 0.4, 0.0, short=0.3, answer=0.2)))
+    assert told.startswith("32% of the right answers of the first update were penalised") and ": too short)" in told
+    [told] = amiss(line(place(0.5, 0.0, 0.0), place(0.1, 0.0, 0.6)))
+    assert told.startswith("60% of the answers of agent 1 at turn 2 were not begun")
+    assert not amiss(line(place(0.0, 0.0, 0.0)))
+    trained(brief, tmp_path / "run", "--baselines", "--ppo.updates", "2", *GRADED, "--rewards.gate.shortest", "33")
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.count("warning: 100% of the right answers of the first update were penalised") == 1
 
 
 def test_problems_in_three_parts() -> None:

@@ -18,6 +18,7 @@ from tests.conftest import make_model
 from tests.helpers import base_of
 
 from teamtune.adapters import check_adapter
+from teamtune.credit.advantage import SPREAD
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.engines.transformers import TransformersEngine
 from teamtune.models import load_model
@@ -33,7 +34,7 @@ from teamtune.train.policies import Clock, Ppo
 from teamtune.train.ppo import adapted, batch, check_sampling, train
 from teamtune.train.samples import Answer, Look, learned, token_rewards
 from teamtune.train.team import Lora
-from teamtune.train.update import compared, improved
+from teamtune.train.update import answers_of, compared, improved
 from teamtune.types import Problem, Row, Sampling, Team, TeamtuneError
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + 1?", "1", "End.") for i in range(16)]
@@ -178,7 +179,9 @@ def test_answers_are_compared_with_those_of_their_group_whoever_gave_them(object
             others.remove(row["reward"])
             spread = np.std(same, ddof=1)
             wanted = (
-                (row["reward"] - np.mean(same)) / spread if objective == "group" else row["reward"] - np.mean(others)
+                (row["reward"] - np.mean(same)) / (spread + SPREAD)
+                if objective == "group"
+                else row["reward"] - np.mean(others)
             )
             assert row["better"] == pytest.approx(wanted)
 
@@ -208,7 +211,7 @@ def test_an_agents_answers_of_an_update_may_be_its_group() -> None:
     ppo = Ppo("group", group="update")
     ppo.check_groups(1)
     found, told = compared(rewards, ["agent-1", "agent-2"], ppo)
-    whole = [(x - 3) / np.std([1, 2, 6], ddof=1) for x in (1, 2, 6)]
+    whole = [(x - 3) / (np.std([1, 2, 6], ddof=1) + SPREAD) for x in (1, 2, 6)]
     assert [row["better"] for row in found] == pytest.approx(whole * 2) and told["groups"] == 2
 
 
@@ -465,15 +468,40 @@ def test_the_weight_of_the_kl_follows_its_target(tiny: str) -> None:
     assert adapted(1.0, {}, made.learners, ppo) == 1.0, "an update without answers says nothing"
 
 
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
-def test_a_strong_kl_keeps_policies_at_the_base(tiny: str, tmp_path: Path, kl_in: Any) -> None:
+@pytest.mark.parametrize(("objective", "kl_in"), [("rloo", "reward"), ("rloo", "loss"), ("ppo", "loss")])
+def test_a_strong_kl_keeps_policies_at_the_base(tiny: str, tmp_path: Path, objective: Any, kl_in: Any) -> None:
     apart = {}
     for weight in (0.0, 20.0):
         fit = replace(SMALL.fit, epochs=2)
-        ppo = replace(SMALL, objective="rloo", updates=6, fit=fit, kl=weight, kl_in=kl_in)
+        ppo = replace(SMALL, objective=objective, updates=6, fit=fit, kl=weight, kl_in=kl_in if weight else "reward")
         lines = run(tmp_path / f"{kl_in}-{weight}", host(tiny, "shared", ppo), ppo)
         apart[weight] = abs(lines[-1]["agent/base_kl"])
     assert apart[20.0] < apart[0.0]
+
+
+def test_values_may_see_all_that_was_shown(tiny: str, tmp_path: Path) -> None:
+    made, protocol = host(tiny, "shared")
+    rows = rolled(made, protocol)
+    brief, full = (
+        answers_of(made.learners[0], made.team, rows, paid(rows), replace(SMALL, value_input=which))
+        for which in ("answer", "full")
+    )
+    later = [n for n, answer in enumerate(brief["agent"]) if answer.where.endswith("turn-2")]
+    assert later and all(answer.question == answer.example for answer in full["agent"])
+    for n in later:
+        assert len(brief["agent"][n].question.prompt) < len(full["agent"][n].question.prompt)
+    ppo = replace(SMALL, value_input="full")
+    both = [run(tmp_path / one.value_input, host(tiny, "shared", one), one) for one in (SMALL, ppo)]
+    first, second = ([lines[n]["agent-1-turn-2/value_error"] for lines in both] for n in (0, 1))
+    assert first[0] == first[1], "values begin at 0"
+    assert second[0] != pytest.approx(second[1], rel=1e-4)
+
+
+def test_activations_of_an_update_may_be_computed_again(tiny: str, tmp_path: Path) -> None:
+    ppo = replace(SMALL, updates=2, fit=replace(SMALL.fit, checkpoint=True))
+    lines = [run(tmp_path / str(n), host(tiny, "shared", one), one)[:2] for n, one in enumerate((SMALL, ppo))]
+    for kept, again in zip(*map(untimed, lines), strict=True):
+        assert again == pytest.approx(kept, rel=1e-4, abs=1e-6)
 
 
 def test_agents_on_two_bases_learn_in_one_discussion(tiny: str, tmp_path: Path) -> None:
@@ -518,6 +546,7 @@ def test_sampling_that_is_not_the_whole_distribution_is_refused(tiny: str, sampl
         ({"updates": 0}, "updates of ppo is 0"),
         ({"kl": -1.0}, "kl of ppo is -1.0"),
         ({"kl": 0.0, "kl_target": 0.1}, "kl_target of ppo has no use with kl 0"),
+        ({"kl": 0.0, "kl_in": "loss"}, "kl_in of ppo has no use with kl 0"),
         ({"trace": 2.0}, r"trace of ppo is 2.0; it must lie in \[0, 1\]"),
         ({"objective": "rloo", "whiten_rewards": True}, "whiten_rewards of ppo has no use with objective rloo"),
     ],

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tests.helpers import base_of
 from tests.helpers import surroundings as surroundings
 
@@ -24,7 +25,8 @@ from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec, open_engine
 from teamtune.play import Live, rolling, waves
 from teamtune.protocols.discussion import by_policy, discussion, seats
-from teamtune.recipes.scorer import all_asked_for, calibration_rows, under_own_name, with_scorer
+from teamtune.recipes.scorer import all_asked_for, under_own_name, with_scorer
+from teamtune.recipes.scorer_measures import calibration_rows, unable
 from teamtune.rollout import episode_rows
 from teamtune.scorer import LearnedScorer, check_scorer
 from teamtune.store import read_table
@@ -380,6 +382,33 @@ def test_measures_by_level_and_by_length() -> None:
     assert found[0]["n"] == 60 == sum(row["n"] for row in found if row["by"] == "tokens")
 
 
+def test_a_scorer_that_knows_nothing_is_told_of() -> None:
+    def told(auroc: float | None, right: float = 0.4) -> str:
+        return unable([{"by": "", "n": 80, "right": right, "auroc": auroc}])
+
+    assert not told(0.6) and "an AUROC of 0.55 on 80 answers" in told(0.55)
+    assert told(None, 1.0).startswith("all 80 answers to test problems are right")
+
+
+def test_a_scorers_fit_that_breaks_off_ends_the_same(tiny: str, tmp_path: Path) -> None:
+    rows, scoring = separable(24, 3), Scoring(surprise=True)
+    options = Fit(rate=1e-2, batch=4, epochs=2, save_every=2)
+    args = (rows, Team(tiny, (Agent(SCORER),)), [SCORER], Lora(rank=2), scoring, options)
+    whole = list(fit(tmp_path / "whole", *args))
+    broken = fit(tmp_path / "broken", *args)
+    for _ in range(6):
+        next(broken)
+    broken.close()
+    rest = list(fit(tmp_path / "broken", *args))
+    assert rest[0]["step"] == 4, "it goes on from the last state"
+    for got, want in zip(rest, whole[4:], strict=True):
+        assert got == pytest.approx(want, rel=1e-4, abs=1e-5)
+    for file in ("adapter_model.safetensors", "head.safetensors"):
+        one, other = (load_file(tmp_path / name / SCORER / file) for name in ("whole", "broken"))
+        for name, tensor in one.items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
+
+
 # ---- the commands ----------------------------------------------------------------------------------------------------
 
 
@@ -394,7 +423,7 @@ def test_the_commands_train_resume_and_measure(
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert not out.exists() and plan["training generations"] == 72 and plan["test generations"] == 8
     with monkeypatch.context() as patch:
-        from teamtune.recipes import scorer as recipe
+        from teamtune.recipes import scorer_measures as recipe
 
         def broken(*_: object) -> None:
             raise KeyboardInterrupt

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from teamtune import __version__
-from teamtune.cli_options import options, taken, with_file, with_preset
+from teamtune.cli_options import options, taken, with_file
 from teamtune.launcher import several
 from teamtune.memory import hold_freed_memory, keep_few_kernels
 from teamtune.store import Run
@@ -45,7 +45,7 @@ USAGE = """teamtune: post-train teams of LLM agents to reason together.
   teamtune COMMAND --help       all options of a command
 
 Any recipe takes --config FILE (YAML, TOML or JSON; the command line wins) and --dry-run (options and plan, no work);
-maporl and scorer train take --preset paper (their defaults) or official-code too.
+maporl and scorer train take --preset too: paper (their defaults), official-code, or house (what suits --model house).
 """
 
 
@@ -107,7 +107,7 @@ def maporl(args: list[str]) -> None:
     from teamtune.recipes import maporl as recipe
     from teamtune.recipes.plan import maporl_plan
 
-    run_recipe("maporl", with_preset("maporl", args), recipe.Maporl, recipe.main, maporl_plan)
+    run_recipe("maporl", args, recipe.Maporl, recipe.main, maporl_plan)
 
 
 def scorer(args: list[str]) -> None:
@@ -121,8 +121,7 @@ def scorer(args: list[str]) -> None:
         raise TeamtuneError(f"teamtune scorer does train or eval, not {shlex.join(args[:1]) or 'nothing'}")
     kind, rest = args[0], args[1:]
     if kind == "train":
-        given = with_preset("scorer", rest)
-        run_recipe("scorer train", given, recipe.ScorerTraining, recipe.train, scorer_plan)
+        run_recipe("scorer train", rest, recipe.ScorerTraining, recipe.train, scorer_plan)
         return
     _, run = taken(with_file(rest), "--run", "run folder")
     default = None if run is None else recipe.defaults(Path(run))

@@ -19,21 +19,25 @@ from teamtune.types import TeamtuneError
 T = TypeVar("T")
 
 
-WITH_PRESETS = ("maporl", "scorer train")
+WITH_PRESETS = {"maporl": "maporl", "plan maporl": "maporl", "scorer train": "scorer"}
+"""commands that take --preset, and what the files of their presets are called after"""
 
 
 def options(kind: type[T], name: str, args: list[str], default: T | None = None) -> tuple[T, bool]:
     """The command's options, and whether this is a dry run."""
-    whole = with_file(args)
+    recipe = WITH_PRESETS.get(name, "")
+    whole = with_file(with_preset(recipe, args) if recipe else args)
     rest = [arg for arg in whole if arg != "--dry-run"]
     given = {} if default is None else {"default": default}
     try:
         return parsed(kind, f"teamtune {name}", rest, **given), "--dry-run" in whole
     except TeamtuneError as error:
-        _, file = taken(args, "--config")
-        raise TeamtuneError(f"{error} (options come from {file} too)" if file else str(error)) from error
+        preset = taken(args, "--preset")[1] if recipe else None
+        sources = [f"preset {preset}" if preset else "", taken(args, "--config")[1] or ""]
+        told = " and ".join(filter(None, sources))
+        raise TeamtuneError(f"{error} (options come from {told} too)" if told else str(error)) from error
     except SystemExit:
-        preset = ", --preset paper|official-code" if name in WITH_PRESETS else ""
+        preset = f", --preset {'|'.join(presets(recipe))}" if recipe else ""
         print(f"also: --config FILE (YAML, TOML or JSON), --dry-run (options and plan, no work){preset}")
         raise
 
@@ -74,20 +78,31 @@ def with_file(args: Sequence[str]) -> list[str]:
 PRESETS = Path(__file__).parent / "recipes" / "presets"
 
 
+def presets(recipe: str) -> dict[str, Path | None]:
+    """The presets of a recipe by name, and their files; "paper" is a recipe's own defaults."""
+    files = {file.stem.removeprefix(f"{recipe}-"): file for file in sorted(PRESETS.glob(f"{recipe}-*.yaml"))}
+    return {"paper": None, **files}
+
+
 def with_preset(recipe: str, args: Sequence[str]) -> list[str]:
-    """The arguments with those of `--preset NAME` in front of all others; "paper" is a recipe's own defaults."""
+    """The arguments with those of `--preset NAME` in front of all others."""
     rest, name = taken(args, "--preset", "name")
-    if name in (None, "paper"):
+    there = presets(recipe)
+    if name is not None and name not in there:
+        raise TeamtuneError(f"{recipe} has no preset {name!r}; there are {', '.join(there)}")
+    file = there[name or "paper"]
+    if file is None:
         return rest
-    files = {file.stem.removeprefix(f"{recipe}-"): file for file in PRESETS.glob(f"{recipe}-*.yaml")}
-    if name not in files:
-        raise TeamtuneError(f"{recipe} has no preset {name!r}; there are {', '.join(['paper', *sorted(files)])}")
     # The command line wins over --config, and that over the preset; what a preset says of making a scorer is nothing
     # that a run without one was asked.
     whole = with_file(rest)
+    if recipe != "maporl":
+        return [*file_arguments(file), *whole]
     unmade = re.search(r"--scorer[ =](grader|none)\b|--scorer-from[ =]", " ".join(whole))
-    without = ["making"] if unmade else []
-    return [*file_arguments(files[name], without), *whole]
+    if unmade:
+        return [*file_arguments(file, ["scorer_questions"]), *whole]
+    making = _arguments({"making": _mapping(PRESETS / f"scorer-{name}.yaml")["scorer"]}, "")
+    return [*file_arguments(file), *making, *whole]
 
 
 def taken(args: Sequence[str], flag: str, what: str = "file name") -> tuple[list[str], str | None]:
@@ -114,6 +129,11 @@ def file_arguments(path: Path, without: Sequence[str] = ()) -> list[str]:
 
     without: options of the file that are left out.
     """
+    return _arguments({name: value for name, value in _mapping(path).items() if name not in without}, "")
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    """What an options file says."""
     if not path.exists():
         raise TeamtuneError(f"no options file at {str(path)!r}; check --config")
     try:
@@ -123,7 +143,7 @@ def file_arguments(path: Path, without: Sequence[str] = ()) -> list[str]:
         raise TeamtuneError(f"{path} is no valid options file: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise TeamtuneError(f"{path} must hold options as key: value, not {type(data).__name__}")
-    return _arguments({name: value for name, value in data.items() if name not in without}, "")
+    return data
 
 
 def _arguments(data: Mapping[str, Any], prefix: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from teamtune.cli_options import options, parsed, taken, with_preset
+from teamtune.cli_options import options, parsed, taken
 from teamtune.types import TeamtuneError
 
 
@@ -63,7 +63,7 @@ def plan(args: list[str]) -> None:
     if "--dry-run" in args:
         raise TeamtuneError("teamtune plan begins nothing by itself, so --dry-run has no use; leave it out")
     flags = ("--lengths.question", "--lengths.answer")
-    rest, own = with_preset(args[0], args[1:]) if args[0] in recipes else args[1:], []
+    rest, own = args[1:], []
     for flag in flags:
         rest, value = taken(rest, flag, "number")
         own += [] if value is None else [flag.replace("--lengths.", "--"), value]

@@ -1,7 +1,7 @@
 """Advantages: how much better an answer, or one of its tokens, is than expected. Pure; numpy only.
 
 gae([[0, 0, 1]], [[0.5, 0.5, 0.5]], mask, discount=1, trace=0.95)      a token at a time, with a learned value
-group_relative([1, 0, 0, 1], ["p", "p", "p", "p"])                     [1, -1, -1, 1], with the group's mean and spread
+group_relative([1, 0, 0, 1], ["p", "p", "p", "p"])                     [0.87, -0.87, -0.87, 0.87], its mean and spread
 leave_one_out([1, 0, 0, 1], ["p", "p", "p", "p"])                      [2/3, -2/3, -2/3, 2/3], the others' mean
 """
 
@@ -14,6 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from teamtune.types import TeamtuneError
+
+SPREAD = 1e-4
+"""as in common implementations of GRPO"""
 
 
 def gae(
@@ -58,7 +61,8 @@ def whitened(
 def group_relative(rewards: Sequence[float], groups: Sequence[Hashable], spread: bool = True) -> list[float]:
     """Each reward less its group's mean, over the group's standard deviation if `spread` (GRPO, Shao et al. 2024).
 
-    A group of one reward, or of equal ones, is degenerate: nothing can be told from it and its advantages are 0.
+    A group of one reward, or of equal ones, is degenerate: nothing can be told from it and its advantages are 0. So
+    that one of nearly equal rewards, as learned scores may be, does not shout, `SPREAD` is added to the deviation.
     """
     found = [0.0] * len(rewards)
     for members in _members(rewards, groups):
@@ -66,7 +70,7 @@ def group_relative(rewards: Sequence[float], groups: Sequence[Hashable], spread:
         if degenerate(own):
             continue
         less = own - own.mean()
-        for i, one in zip(members, less / own.std(ddof=1) if spread else less, strict=True):
+        for i, one in zip(members, less / (own.std(ddof=1) + SPREAD) if spread else less, strict=True):
             found[i] = float(one)
     return found
 
@@ -83,7 +87,7 @@ def leave_one_out(rewards: Sequence[float], groups: Sequence[Hashable]) -> list[
 
 def degenerate(rewards: Float[np.ndarray, " members"]) -> bool:
     """Whether a group teaches nothing."""
-    return len(rewards) < 2 or bool(np.ptp(rewards) < 1e-12)
+    return len(rewards) < 2 or bool(np.ptp(rewards) < 1e-8)
 
 
 def degenerate_groups(rewards: Sequence[float], groups: Sequence[Hashable]) -> tuple[int, int]:

@@ -29,8 +29,8 @@ import tyro
 from jaxtyping import Bool, Float
 
 from teamtune.credit.consensus import in_rounds
-from teamtune.credit.penalty import Gate, fault
-from teamtune.given import given
+from teamtune.credit.penalty import OFF, Gate, fault
+from teamtune.given import given, refuse_unread
 from teamtune.store import Counted
 from teamtune.types import SCORER, Place, Row, TeamtuneError, by_episode, place_of
 
@@ -136,6 +136,8 @@ class Rewards:
             raise TeamtuneError(f"gamma of the rewards is {self.gamma}; it must lie in [0, 1]")
         if self.rule not in DISCOUNTED and "gamma" in given(self):
             raise TeamtuneError(f"gamma of the rewards has no use with rule {self.rule}; leave it out")
+        if self.gate == OFF:
+            refuse_unread(self, dict.fromkeys(("penalty", "scope"), "a gate that is off"), "{} of the rewards")
         if not math.isfinite(self.penalty):
             raise TeamtuneError(f"penalty is {self.penalty}; it must be finite")
 

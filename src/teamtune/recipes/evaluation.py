@@ -23,7 +23,7 @@ from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED, System, base_team, compare, play_pipeline, trained_tokens
 from teamtune.rollout import Rollout
 from teamtune.store import Run, read_table
-from teamtune.tasks import TaskSpec, splits
+from teamtune.tasks import Split, TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
 
 Stage = Literal["dpo", "sft"]
@@ -56,8 +56,7 @@ class Evaluation:
 
 def main(cfg: Evaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
-    team = trained_team(cfg.run, cfg.sampling, cfg.engine, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
-    _, test = splits(cfg.task, trained_on(cfg.run))
+    team, test = looked_at(cfg)
     seed = cfg.seed + TEST_SEED
     name = f"{cfg.roles}{''.join(f', {seat} untrained' for seat in cfg.untrained)}"
     playing = [seat for seat in ROLES if seat[0].upper() in cfg.roles and seat not in cfg.untrained]
@@ -72,16 +71,17 @@ def main(cfg: Evaluation, command: str = "") -> Run:
         return run
 
 
+def looked_at(cfg: Evaluation) -> tuple[Team, Split]:
+    """What an evaluation begins with, checked: the team with its untrained seats, and the test problems."""
+    team = trained_team(cfg.run, cfg.sampling, cfg.engine, cfg.stage).adopt(dict.fromkeys(cfg.untrained))
+    return team, splits(cfg.task, stored_options(Malt, cfg.run).task)[1]
+
+
 def defaults(folder: Path) -> Evaluation:
     """An evaluation with the task, sampling and votes that the run was made with."""
     cfg = stored_options(Malt, folder)
     same = ("task", "engine", "sampling", "votes", "seed")
     return Evaluation(run=tyro.MISSING, out=tyro.MISSING, **{name: getattr(cfg, name) for name in same})
-
-
-def trained_on(folder: Path) -> TaskSpec:
-    """The task that a run was trained on."""
-    return stored_options(Malt, folder).task
 
 
 def rounds_of(cfg: Malt) -> list[Path]:

@@ -24,7 +24,7 @@ from teamtune.recipes.measures import Measures, measure
 from teamtune.recipes.stored import finished, stored_options, with_adapters
 from teamtune.recipes.systems import TEST_SEED, base_team, trained_tokens
 from teamtune.store import Run, read_table
-from teamtune.tasks import TaskSpec, splits
+from teamtune.tasks import Split, TaskSpec, splits
 from teamtune.types import Sampling, Team, TeamtuneError
 
 
@@ -57,22 +57,29 @@ class MaftEvaluation:
 
 def main(cfg: MaftEvaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
-    source = as_asked(cfg)
-    trained = trained_team(cfg, source)
+    source, trained, test = looked_at(cfg)
     team = trained.adopt(dict.fromkeys(cfg.untrained))
-    _, test = splits(cfg.task, stored_options(Maft, cfg.run).task)
     name = ", ".join(["Trained team", *(f"{seat} untrained" for seat in cfg.untrained)])
     entrants = [
         Entrant("Untrained team", "base", trained.adopt(dict.fromkeys(trained.names)), source.debate),
         Entrant(name, "team", team, source.debate, tokens_of(cfg, source)),
     ]
-    check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     with Run(cfg.out, cfg, command) as run:
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED)
         for one in entrants:
             measure(run, f"test/{one.place}", arena.play(one, test), one.team, exchange.SUMMARISER_SEAT, cfg.measures)
         arena.compare(entrants, test)
         return run
+
+
+def looked_at(cfg: MaftEvaluation) -> tuple[Maft, Team, Split]:
+    """What an evaluation begins with, checked: the options, the trained team, and the test problems."""
+    source = as_asked(cfg)
+    team = trained_team(cfg, source)
+    team.adopt(dict.fromkeys(cfg.untrained))  # seats that are none stop here
+    _, test = splits(cfg.task, source.task)
+    check_encoder(cfg.measures.encoder, cfg.measures.pooling)
+    return source, team, test
 
 
 def as_asked(cfg: MaftEvaluation) -> Maft:

@@ -18,7 +18,8 @@ from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import PAID, entrant, rivals, sft_rows
 from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
-from teamtune.recipes.scorer import measured, trained_scorer, with_scorer
+from teamtune.recipes.scorer import trained_scorer, with_scorer
+from teamtune.recipes.scorer_measures import measured
 from teamtune.recipes.scorer_source import check_bits, check_unseen, questions_before, run_of, scorer_folder
 from teamtune.recipes.stored import with_adapters
 from teamtune.recipes.systems import TEST_SEED

@@ -77,7 +77,7 @@ def looked_at(cfg: MaporlEvaluation) -> tuple[Maporl, Split, Team, list[str]]:
     """What an evaluation begins with, checked: the options, the test problems, the untrained team, and the seats that
     play as they were trained."""
     source = as_asked(cfg)
-    _, test = splits(cfg.task, whole_task(stored_options(Maporl, cfg.run)))
+    _, test = splits(cfg.task, whole_task(source))
     if source.scorer_from and not cfg.task.allow_leaks:
         check_unseen(source.scorer_from, test=cfg.task.load("test"))
     base = identified(untrained_team(source, scorer_of(cfg, source)))

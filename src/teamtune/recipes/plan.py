@@ -12,16 +12,16 @@ from teamtune.credit.discussion import INCENTIVES
 from teamtune.credit.tree import hoeffding
 from teamtune.engines.spec import check_trained
 from teamtune.models import check_lora, model_path
+from teamtune.recipes import evaluation, maft_evaluation, maporl_evaluation, scorer
 from teamtune.recipes.baselines import Baselines
-from teamtune.recipes.evaluation import Evaluation, trained_team
-from teamtune.recipes.maft_evaluation import MaftEvaluation, as_asked
-from teamtune.recipes.maft_evaluation import trained_team as maft_team
+from teamtune.recipes.evaluation import Evaluation
+from teamtune.recipes.maft_evaluation import MaftEvaluation
 from teamtune.recipes.maft_team import Maft
 from teamtune.recipes.malt import Malt, preferring_seats
 from teamtune.recipes.maporl import SCORED_ANSWERS, check_places, given_scorer, makes_scorer, problems_before
-from teamtune.recipes.maporl_evaluation import MaporlEvaluation, looked_at
+from teamtune.recipes.maporl_evaluation import MaporlEvaluation
 from teamtune.recipes.maporl_team import Maporl, size
-from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining, defaults, making_of
+from teamtune.recipes.scorer import Scorer, ScorerEvaluation, ScorerTraining
 from teamtune.recipes.scorer_source import check_bits
 from teamtune.tasks import all_elsewhere, held_out_split, parted, splits
 from teamtune.tasks.parse import check_reader
@@ -179,7 +179,7 @@ def maporl_generations(cfg: Maporl, others: int) -> tuple[int, int, int]:
 
 def maporl_evaluation_plan(cfg: MaporlEvaluation) -> Plan:
     """Generations of an evaluation of a trained discussion and of its base."""
-    looked_at(cfg)
+    maporl_evaluation.looked_at(cfg)
     testing = cfg.task.test * sum(2 * agents * turns for agents, turns in map(size, cfg.sizes))
     return {"test generations": testing, **tokens(testing, cfg.sampling.max_tokens)}
 
@@ -199,16 +199,14 @@ def scorer_plan(cfg: ScorerTraining) -> Plan:
     }
 
 
-def further_answers(scorer: Scorer, questions: int) -> Plan:
+def further_answers(making: Scorer, questions: int) -> Plan:
     """Answers that may be asked for where a question lacks some."""
-    return {"further generations at most": 2 * questions * scorer.ask} if scorer.asks else {}
+    return {"further generations at most": 2 * questions * making.ask} if making.asks else {}
 
 
 def scorer_evaluation_plan(cfg: ScorerEvaluation) -> Plan:
     """Generations of a scorer's measuring."""
-    defaults(cfg.run)
-    held_out_split(cfg.task)
-    made = making_of(cfg.run).scorer
+    made = scorer.looked_at(cfg)[0].scorer
     tested = cfg.task.test * cfg.test_samples * made.agents * made.turns
     return {"test generations": tested, **tokens(tested, cfg.sampling.max_tokens)}
 
@@ -260,17 +258,14 @@ def baselines_plan(cfg: Baselines) -> Plan:
 
 def evaluation_plan(cfg: Evaluation) -> Plan:
     """Generations and tokens of an evaluation."""
-    held_out_split(cfg.task)
-    trained_team(cfg.run, cfg.sampling, cfg.engine, cfg.stage)
+    evaluation.looked_at(cfg)
     calls = len(cfg.roles) * cfg.votes * cfg.task.test
     return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
 
 
 def maft_evaluation_plan(cfg: MaftEvaluation) -> Plan:
     """Generations and tokens of an evaluation of generators and critics, and of their base."""
-    held_out_split(cfg.task)
-    source = as_asked(cfg)
-    maft_team(cfg, source)
+    source, _, _ = maft_evaluation.looked_at(cfg)
     calls = 2 * debate_calls(source) * cfg.task.test
     return {"test generations": calls, **tokens(calls, cfg.sampling.max_tokens)}
 

@@ -9,7 +9,7 @@ cross-entropy on the last half of each answer -> accuracy, AUROC and calibration
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,24 +17,23 @@ from typing import Annotated, Any
 
 import tyro
 
-from teamtune import calibration
-from teamtune.credit.discussion import scores_in
 from teamtune.curate.judged import asked_for, judged_rows
 from teamtune.engines import EngineSpec
 from teamtune.given import given
 from teamtune.models import check_lora
 from teamtune.protocols.discussion import by_policy, discussion, scorer_seat, seats
 from teamtune.recipes.malt import enough
+from teamtune.recipes.scorer_measures import measured
 from teamtune.recipes.stored import finished, stored_kind, stored_options, with_adapters
-from teamtune.recipes.systems import TEST_SEED, base_team, play_test
+from teamtune.recipes.systems import TEST_SEED, base_team
 from teamtune.rollout import Driver, Rollout, rollout
-from teamtune.store import Run, Table
-from teamtune.tasks import Split, TaskSpec, grade_turns, problems_in, splits
+from teamtune.store import Run
+from teamtune.tasks import Split, TaskSpec, grade_turns, splits
 from teamtune.track import Track
 from teamtune.train.fit import Fit, fit
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora
-from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError, place_of
+from teamtune.types import BESIDE, SCORER, Row, Sampling, Team, TeamtuneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +136,20 @@ def train(cfg: ScorerTraining, command: str = "") -> Run:
 
 def evaluate(cfg: ScorerEvaluation, command: str = "") -> Run:
     """Measure; everything is in the run folder afterwards."""
+    source, team, test = looked_at(cfg)
+    with Run(cfg.out, cfg, command) as run:
+        measured(run, team, source.scorer.speakers, test, cfg.engine, Rollout(cfg.test_samples, cfg.seed))
+        return run
+
+
+def looked_at(cfg: ScorerEvaluation) -> tuple[ScorerTraining, Team, Split]:
+    """What an evaluation begins with, checked: how the scorer was made, who answers, and the test problems."""
     source = making_of(cfg.run)
     _, test = splits(cfg.task, source.task)
-    speakers = source.scorer.speakers
-    base = base_team(source.model, seats(speakers, cfg.sampling), cfg.engine, source.scorer.lora.bits)
+    who = seats(source.scorer.speakers, cfg.sampling)
+    base = base_team(source.model, who, cfg.engine, source.scorer.lora.bits)
     team = with_scorer(base, str(finished(cfg.run / "scorer", "fit") / SCORER))
-    team = with_adapters(team, {SCORER: str(team[SCORER].adapter)})
-    with Run(cfg.out, cfg, command) as run:
-        measured(run, team, speakers, test, cfg.engine, Rollout(cfg.test_samples, cfg.seed))
-        return run
+    return source, with_adapters(team, {SCORER: str(team[SCORER].adapter)}), test
 
 
 def defaults(folder: Path) -> ScorerEvaluation:
@@ -215,61 +219,4 @@ def under_own_name(turns: Sequence[Row]) -> list[Row]:
     for turn in turns:
         kind, _, problem = turn["problem"].partition(":")
         rows.append({**turn, "problem": problem, "take": turn["take"] + (takes if kind == "wrong" else 0)})
-    return rows
-
-
-def measured(run: Run, team: Team, speakers: list[list[str]], test: Split, engine: EngineSpec, how: Rollout) -> Table:
-    """Score answers to the test problems, of discussions that show scores where there are several agents or turns: the
-    stages test/scorer/..., scored and calibration."""
-    protocol = partial(discussion, speakers=speakers, scored=True)
-    played = play_test(run, "test/scorer", test, team, protocol, engine, replace(how, seed=how.seed + TEST_SEED))
-    scored = run.stage("scored", scored_rows, played.turns, played.grades, test.sealed(run))
-    return run.stage("calibration", calibration_rows, scored)
-
-
-def scored_rows(turns: Sequence[Row], grades: Sequence[Row], problems: Sequence[Row]) -> list[Row]:
-    """One row an answer that has a score.
-
-    {"problem": "sums/3", "take": 0, "turn": 0, "score": 0.873, "right": True, "tokens": 61, "level": "3",
-     "number": "1"}
-    """
-    graded, scores = {place_of(row): row for row in grades}, scores_in(turns)
-    level = {problem.id: str(problem.meta.get("level", "")) for problem in problems_in(problems)}
-    rows = []
-    for turn in turns:
-        place = place_of(turn)
-        if place in scores:
-            told = {"score": scores[place], "right": graded[place]["score"] == 1}
-            told |= {"tokens": len(turn["token_ids"] or ()), "level": level[turn["problem"]]}
-            told |= {"number": turn["tag"].removeprefix("turn-")}
-            rows.append({**{name: turn[name] for name in ("problem", "take", "turn")}, **told})
-    return rows
-
-
-GROUPS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    ("", lambda row: "all"),
-    ("level", lambda row: row["level"]),
-    ("turn", lambda row: row["number"]),
-    ("tokens", lambda row: f"{row['tokens'] // 40 * 40} to {row['tokens'] // 40 * 40 + 39}"),
-)
-
-
-def calibration_rows(scored: Sequence[Row]) -> list[Row]:
-    """How good the scores are: of all answers, by level, turn and length.
-
-    {"by": "level", "group": "3", "n": 480, "right": 0.52, "accuracy": 0.81, "auroc": 0.89, "ece": 0.04,
-     "curve": [{"low": 0.8, "high": 0.9, "n": 52, "score": 0.853, "right": 0.81, "se": 0.055}, ...]}
-
-    auroc is None where all answers of a group are right, or all wrong. Errors of n answers overstate what is known
-    where several answers are to one question.
-    """
-    rows = []
-    for by, of in GROUPS:
-        names = sorted({of(row) for row in scored}, key=lambda name: (len(name.split(" ")[0]), name))
-        for name in names if by == "" or len(names) > 1 else ():
-            own = [row for row in scored if of(row) == name]
-            scores, right = [row["score"] for row in own], [row["right"] for row in own]
-            told = {"by": by, "group": name, "n": len(own), "right": sum(right) / len(own)}
-            told |= {"accuracy": calibration.accuracy(scores, right), "auroc": calibration.auroc(scores, right)}
-            rows.append({**told, "ece": calibration.ece(scores, right), "curve": calibration.curve(scores, right)})
     return rows

@@ -10,7 +10,7 @@ from teamtune.types import Row
 
 
 def scorer(rows: Sequence[Row]) -> Row:
-    """rows: of `recipes.scorer.calibration_rows`."""
+    """rows: of `recipes.scorer_measures.calibration_rows`."""
     if not rows:
         return make_section("scorer", "Scorer")
     whole = rows[0]

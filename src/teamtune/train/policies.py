@@ -71,6 +71,8 @@ class Ppo:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 0 or above")
         if self.kl_target and not self.kl:
             raise TeamtuneError("kl_target of ppo has no use with kl 0, whose multiples are 0; give kl a start")
+        if not self.kl:
+            refuse_unread(self, {"kl_in": "kl 0"}, "{} of ppo")
         unread = OF_GROUPS if self.objective == "ppo" else OF_VALUES
         refuse_unread(self, dict.fromkeys(unread, f"objective {self.objective}"), "{} of ppo")
         if "save_every" in given(self.fit):
