@@ -30,6 +30,7 @@ from teamtune.credit.discussion import (
 )
 from teamtune.credit.penalty import Gate, bare, fault, repeated, trailing
 from teamtune.grading import number
+from teamtune.reporting.discussion_sections import paying
 from teamtune.types import Problem, Row, TeamtuneError, place_of
 
 SCORES = np.array([(0.2, 0.9), (0.6, 0.8), (0.9, 0.9)])
@@ -171,6 +172,16 @@ def test_rewards_are_base_and_incentive_and_both_are_told() -> None:
         True,
         True,
     ]
+
+
+def test_a_report_tells_what_its_own_table_pays() -> None:
+    assert paying(Incentives()) == (
+        "alpha_0 for +WRW −RWW of revisions; alpha_1 for +WRR −RWR of revisions; "  # noqa: RUF001
+        "beta_0 for +WRW −RWW of influence; beta_1 for +WRR −RWR of influence"  # noqa: RUF001
+    )
+    assert "alpha_0 for +WRR −RWW of revisions" in paying(Incentives(table="official-code"))  # noqa: RUF001
+    own = Incentives(cells=("revision WRR=-beta_1", "influence RWR=+beta_1"))
+    assert paying(own) == "beta_1 for −WRR of revisions and +RWR of influence"  # noqa: RUF001
 
 
 def test_the_answers_that_discussions_ended_with() -> None:

@@ -509,6 +509,11 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         (["--early.score", "0.46"], "early.score has no use with early.share 1.1"),
         ([*GRADED, "--early.share", "1", "--early.score", "0.46"], "early.score has no use with scorer grader"),
         (["--making.lora.targets", "nothing"], "has no LoRA target 'nothing'"),
+        (["--sizes", "3x3", "3x1"], "size 3x1 has 1 turn and the first one is frozen"),
+        (
+            ["--turns", "1", "--first-turn", "trained", "--sizes", "3x1", "--rewards.gamma", "0.9"],
+            "gamma of the rewards has no use with 1 turn",
+        ),
         (["--ppo.kl", "0", "--ppo.kl-in", "loss"], "kl_in of ppo has no use with kl 0"),
         ([*UNGATED, "--penalty-scope", "self"], "scope of the rewards has no use with a gate that is off"),
     ],
@@ -602,6 +607,13 @@ def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(["scorer", "train", "--preset", "official-code", "--out", str(tmp_path / "scorer"), "--dry-run"])
     alone = json.loads(capsys.readouterr().out)["options"]
     assert alone["scorer"] == code["making"], "by itself or in a run of maporl"
+    # Specification 3.3 and 3.5: the verifier's betas are those of the paper, PPO's are AdamW's own.
+    made, taught = alone["scorer"]["fit"], code["ppo"]["fit"]
+    assert (made["batch"], made["beta2"], made["decay"], made["rate"]) == (8, 0.95, "constant", 2e-4)
+    assert (alone["scorer"]["quota"], alone["scorer"]["ask"], alone["scorer"]["sampling"]["top_p"]) == (10, 10, 0.9)
+    assert (taught["rate"], taught["warmup"], taught["floor"], taught["beta2"]) == (1e-5, 0.0, 0.1, 0.999)
+    assert told("--preset", "official-code")["ppo"]["kl"] == 0.002 and code["rewards"]["gamma"] == 0.3
+    assert not code["rewards"]["gate"]["after"] and told()["rewards"]["gate"]["after"]
     graded = told("--preset", "official-code", "--scorer", "grader")
     assert graded["making"] == told()["making"], "what a preset says of making a scorer asks nothing of who makes none"
     with pytest.raises(SystemExit, match="2"):
@@ -660,8 +672,9 @@ def test_a_run_whose_scores_drift_warns_and_goes_on_warning_when_resumed(
         "Warning, ppo: scores rose and accuracy did not clearly, from update 1 on."
         in (folder / "report.md").read_text()
     )
-    done = [(score, right) for score, right in maporl_learn.before(folder / "ppo", 3)]
-    assert len(done) == 3 and all(0 <= one <= 1 for pair in done for one in pair), "what a resumed training begins with"
+    done = [one for pair in maporl_learn.before(folder / "ppo", 3) for one in pair]
+    logged = [line[f"last/{name}"] for line in metrics(folder, "ppo") for name in ("score", "graded")]
+    assert done == pytest.approx(logged), "what a resumed training begins with"
 
 
 def test_settings_that_do_not_suit_the_model_are_told_of_after_the_first_update(

@@ -18,6 +18,7 @@ from typing import Literal
 from teamtune.types import TeamtuneError
 
 Ties = Literal["random", "first", "last"]
+Unparsed = Literal["drop", "class"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def majority(
     answers: Sequence[str | None],
     ties: Ties = "random",
     seed: int = 0,
-    unparsed: Literal["drop", "class"] = "drop",
+    unparsed: Unparsed = "drop",
 ) -> Vote:
     """The answer with the most votes.
 
@@ -68,7 +69,7 @@ def vote_score(
     scores: Sequence[float],
     ties: Ties | Literal["fractional"] = "fractional",
     seed: int = 0,
-    unparsed: Literal["drop", "class"] = "drop",
+    unparsed: Unparsed = "drop",
 ) -> float:
     """The score of the vote's winner, from 0 to 1.
 

@@ -12,6 +12,7 @@ from teamtune.rollout import Driver, Rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split
 from teamtune.types import Team
+from teamtune.vote import Unparsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Arena:
     engine: EngineSpec
     seed: int
     driver: Driver = "auto"
+    unparsed: Unparsed = "drop"
+    """what becomes of answers in a vote that could not be read"""
 
     def play(self, entrant: Entrant, split: Split, root: str = "test") -> Played:
         """The entrant's turns on the problems and their grades."""
@@ -50,5 +53,7 @@ class Arena:
 
     def compare(self, entrants: Sequence[Entrant], split: Split, root: str = "test", name: str = "comparison") -> Table:
         """All entrants on the same problems; the last one is what the others are compared with."""
-        systems = [System(one.name, self.play(one, split, root), one.votes, one.trained) for one in entrants]
+        systems = [
+            System(one.name, self.play(one, split, root), one.votes, one.trained, self.unparsed) for one in entrants
+        ]
         return self.run.stage(name, compare, systems, against=systems[-1].name)

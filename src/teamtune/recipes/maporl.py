@@ -17,7 +17,7 @@ from teamtune.play import ProtocolFn
 from teamtune.protocols.discussion import seats
 from teamtune.recipes.entrants import Arena, Entrant
 from teamtune.recipes.maporl_rivals import PAID, entrant, rivals, sft_rows
-from teamtune.recipes.maporl_team import Lab, Maporl, Trained, trained, untrained_team
+from teamtune.recipes.maporl_team import Lab, Maporl, Trained, size, trained, untrained_team
 from teamtune.recipes.scorer import trained_scorer, with_scorer
 from teamtune.recipes.scorer_measures import measured
 from teamtune.recipes.scorer_source import check_bits, check_unseen, questions_before, run_of, scorer_folder
@@ -61,7 +61,7 @@ def main(cfg: Maporl, command: str = "") -> Run:
         if "sft" in cfg.baselines:
             sft_rows(lab)
         done = trained(lab)
-        arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver)
+        arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, cfg.driver, unparsed="class")
         entrants = [*sizes(lab, done), *rivals(lab, done), whole(lab, done, 0)]
         for split in others:
             place = f"transfer/{split.place}"
@@ -85,6 +85,12 @@ def check_places(cfg: Maporl, train: Split) -> None:
             f"engine.kind {cfg.engine.kind} samples from the whole base, and lora.bits 4 trains on another; PPO needs "
             "one: take engine.kind transformers, which samples from the base in 4 bits, or lora.bits 16"
         )
+    for told in cfg.sizes:
+        if cfg.frozen and size(told)[1] == 1:
+            raise TeamtuneError(
+                f"size {told} has 1 turn and the first one is frozen, so that nobody in it is trained; give it more "
+                "turns, or take baseline votes, which is what the base alone answers"
+            )
     if several():
         raise TeamtuneError("PPO trains in one process, and this is one of several; run it without a launcher")
     if cfg.lora.shard or (makes_scorer(cfg) and cfg.making.lora.shard):

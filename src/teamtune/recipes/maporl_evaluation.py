@@ -67,7 +67,7 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
         entrants.append(entrant(f"Off-the-shelf{more}", f"base-{told}", base, protocol))
         entrants.append(entrant(f"{named}{more}", f"team-{told}", team, protocol, tokens))
     with Run(cfg.out, cfg, command) as run:
-        arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED)
+        arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, unparsed="class")
         arena.compare(entrants, test)
         after_every_turn(arena, entrants, test)
         return run

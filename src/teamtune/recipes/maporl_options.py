@@ -60,6 +60,8 @@ def check_rewards(option: Callable[[str], Any]) -> None:
             f"rule {rewards.rule} of the rewards has no use without a scorer, where all answers of an agent earn "
             "what its last one is graded; leave it out, or take --scorer grader"
         )
+    if turns == 1:
+        refuse_unread(rewards, {"gamma": "1 turn, which has no later ones"}, "{} of the rewards")
     if scorer == "none":
         refuse_unread(rewards, {"gamma": "scorer none, where the last answer's grade counts"}, "{} of the rewards")
     if rewards.right_by == "scorer" and scorer != "learned":

@@ -27,7 +27,7 @@ from teamtune.rollout import Rollout, rollout
 from teamtune.store import Run, Table
 from teamtune.tasks import Split, grade_turns
 from teamtune.types import Agent, Row, Sampling, Team, TeamtuneError, answering, place_of
-from teamtune.vote import vote_score
+from teamtune.vote import Unparsed, vote_score
 
 TEST_SEED = 1_000_003
 """added to a run's seed, so that test-time draws are others than those of training"""
@@ -55,6 +55,8 @@ class System:
     votes: int = 0
     trained: Mapping[str, int] = field(default_factory=dict)
     """target tokens that each of its agents was trained on"""
+    unparsed: Unparsed = "drop"
+    """what becomes of answers in a vote that could not be read (`vote.majority`)"""
 
 
 def base_team(model: str, agents: tuple[Agent, ...], engine: EngineSpec, bits: Literal[16, 4] = 16) -> Team:
@@ -122,14 +124,17 @@ def alone_and_together(prefix: str, alone: Played, together: Played, votes: int)
     ]
 
 
-def scores(turns: Sequence[Row], grades: Sequence[Row], votes: int = 0) -> dict[str, float]:
+def scores(
+    turns: Sequence[Row], grades: Sequence[Row], votes: int = 0, unparsed: Unparsed = "drop"
+) -> dict[str, float]:
     """Each problem's score: of the vote over all final turns of the first `votes` takes, or the mean over the takes.
 
     A vote with a tie scores the mean of the tied answers, which is what a random choice among them would on average.
     Within one take several final turns (a debate's last round) vote among themselves.
     """
     found = ballots(turns, grades, votes)
-    score = lambda voters: vote_score([v["parsed"] for v in voters], [v["score"] for v in voters])  # noqa: E731
+    asked = lambda voters, name: [voter[name] for voter in voters]  # noqa: E731
+    score = lambda voters: vote_score(asked(voters, "parsed"), asked(voters, "score"), unparsed=unparsed)  # noqa: E731
     return {problem: sum(map(score, group)) / len(group) for problem, group in found.items()}
 
 
@@ -207,7 +212,7 @@ def _measured(system: System) -> tuple[dict[str, float], float | None, list[Row]
     turns, grades = answering(system.played.turns.rows()), system.played.grades.rows()
     if system.votes:
         turns = [turn for turn in turns if turn["take"] < system.votes]
-    return scores(turns, grades, system.votes), agreement(turns, grades, system.votes), turns
+    return scores(turns, grades, system.votes, system.unparsed), agreement(turns, grades, system.votes), turns
 
 
 def trained_tokens(table: Table, model: str, epochs: int = 1, agents: Sequence[str] | None = None) -> Counter[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from teamtune.credit.discussion import Incentives
 from teamtune.credit.penalty import CAUSES
 from teamtune.evaluate import Estimate
 from teamtune.reporting import svg
@@ -19,7 +20,7 @@ def turns(rows: Sequence[Row], further: Sequence[tuple[str, Sequence[Row]]] = ()
     tables += [_accuracies(f"On {task}", found) for task, found in further if found]
     text = (
         "The majority of the agents' answers after each turn; a tie counts in parts, and what could not be read is one "
-        "more answer, which yields in a tie (the comparison above leaves it out). In brackets, the 95 % interval of "
+        "more answer, which yields in a tie. In brackets, the 95 % interval of "
         "the difference to the off-the-shelf discussion after the same turn, in points, from a paired bootstrap over "
         "problems."
     )
@@ -83,7 +84,21 @@ def _gained(row: Row) -> str:
     return f"{points(row['gain'])} [{points(row['gain_low'])}, {points(row['gain_high'])}]"
 
 
-def shifted(rows: Sequence[Row]) -> Row:
+def paying(incentives: Incentives) -> str:
+    """What each incentive pays for and fines, by its table: "alpha_0 for +WRW −RWW of revisions; ..." """
+    told: dict[str, list[str]] = {}
+    for kind, table in zip(("revisions", "influence"), incentives.tables, strict=True):
+        for name in dict.fromkeys(name for _, name in table.values()):
+            cells = sorted(((sign, cell) for cell, (sign, one) in table.items() if one == name), reverse=True)
+            letters = " ".join(
+                ("+" if sign > 0 else "−") + "".join("R" if right else "W" for right in cell)  # noqa: RUF001
+                for sign, cell in cells
+            )
+            told.setdefault(name, []).append(f"{letters} of {kind}")
+    return "; ".join(f"{name} for {' and '.join(own)}" for name, own in sorted(told.items()))
+
+
+def shifted(rows: Sequence[Row], incentives: Incentives) -> Row:
     """What each incentive shifted, beside the team that was paid none."""
     lines = []
     cells = [*CELLS, "delta_0", "delta_1"]
@@ -96,8 +111,7 @@ def shifted(rows: Sequence[Row]) -> Row:
     columns = ["System", "Turn", "Of", *CELLS, "Δ0 = WRW − RWW", "Δ1 = WRR − RWR"]  # noqa: RUF001
     text = (
         "Shares of agents' answers less those of the team that was paid no incentives, in points, with 95 % intervals "
-        f"from a paired bootstrap over {rows[0]['n']} problems. alpha_0 pays for WRW and charges RWW of revisions, "
-        "alpha_1 pays for WRR and charges RWR; beta_0 and beta_1 do the same for influence."
+        f"from a paired bootstrap over {rows[0]['n']} problems. Paid (+) and fined (−): {paying(incentives)}."  # noqa: RUF001
     )
     return make_section("shifts", "What incentives shifted", [text], [make_table("", columns, lines)])
 

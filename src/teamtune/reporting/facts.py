@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from teamtune.credit.discussion import Incentives
 from teamtune.credit.tree import hoeffding
 from teamtune.evaluate import accuracy_by_agent
 from teamtune.recipes.systems import scores
@@ -45,6 +46,7 @@ def gather(folder: Path) -> Facts:
         "curves": measures.curves(metrics),
         "by_turn": read.table(folder, "by-turn") or [],
         "shifts": read.table(folder, "shifts") or [],
+        "incentives": _incentives(facts["run"]["config"]),
         "further_turns": [
             (name.split("/")[1], read.table(folder, name) or [])
             for name in (row["name"] for row in facts["stages"])
@@ -194,6 +196,12 @@ def _moves(played: dict[str, Tables], votes: int) -> Row:
             found = measures.moves([(before[p], after[p]) for p in before if p in after])
             across += [{"system": name, **found}] if found else []
     return {"inside": inside, "across": across, "votes": votes}
+
+
+def _incentives(config: Row) -> Incentives:
+    """The table of incentives that a run of MAPoRL goes by."""
+    told = (config.get("rewards") or {}).get("incentives") or {}
+    return Incentives(table=told.get("table", "paper"), cells=tuple(told.get("cells", ())))
 
 
 def _hoeffding(facts: Facts) -> Row | None:

@@ -25,7 +25,7 @@ def sections(facts: Facts) -> list[Row]:
         results(facts),
         discussion_sections.turns(facts["by_turn"], facts["further_turns"]),
         discussion_sections.moves(facts["by_turn"]),
-        discussion_sections.shifted(facts["shifts"]),
+        discussion_sections.shifted(facts["shifts"], facts["incentives"]),
         further(facts),
         scorer_section.scorer(facts["scorer"]),
         debate_sections.labels(team["labels"]),
