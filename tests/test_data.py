@@ -474,7 +474,7 @@ def test_a_grader_that_fails_is_an_error_and_not_a_wrong_answer(name: str, messa
     ("options", "message"),
     [
         ({"task": "data"}, "--task data needs --data"),
-        ({"task": "data", "data": "x.csv"}, "unknown grader ''"),
+        ({"task": "data", "data": "x.csv"}, "--task data needs --grader: number, choice"),
         ({"task": "gsm8k", "grader": "number"}, "--grader is for --task data, not for gsm8k"),
         ({"task": "gsm8k", "answer_column": "a"}, "--answer-column is for --task data"),
         ({"task": "stories", "data": "x.csv"}, "stories makes its own problems"),

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from teamtune.amiss import amiss
 from teamtune.calibration import drift
 from teamtune.cli import main as command
 from teamtune.credit.discussion import INCENTIVES, Incentives, Rewards
@@ -260,6 +261,11 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     assert [row["turn"] for row in rows(other, "by-turn") if row["system"] == "MAPoRL, 2x4"] == [1, 2, 3, 4]
     shown = [row["messages"][-1]["content"] for row in rows(other, "test/team-2x4/turns") if row["tag"] == "turn-2"]
     assert not any("score" in text for text in shown)
+    found = {row["system"]: row for row in rows(other, "comparison")}
+    assert list(found)[-1] == "MAPoRL, 1x2" and found["MAPoRL, 1x2"]["diff"] == 0, "the first size is compared with"
+    votes = tmp_path / "votes"
+    command(["eval", "--run", str(whole), "--out", str(votes), "--sizes", "3x1", "--limit", "3"])
+    assert rows(votes, "comparison")[-1]["trained_tokens"] == 0, "a frozen first turn alone"
     back = tmp_path / "back"
     command(["eval", "--run", str(whole), "--out", str(back), "--untrained", "agent", "--limit", "3", "--sizes", "2x2"])
     one, two = (row["accuracy"] for row in rows(back, "comparison"))
@@ -401,6 +407,11 @@ def test_a_scorer_that_was_made_for_a_team_is_measured_elsewhere(
     with pytest.raises(SystemExit, match="2"):
         command(["scorer", "eval", "--run", str(graded), "--out", str(tmp_path / "none")])
     assert "made no scorer, it was scored by grader; give a run that made one" in capsys.readouterr().err
+    (tmp_path / "killed").mkdir()
+    shutil.copy(whole / "config.json", tmp_path / "killed")
+    with pytest.raises(SystemExit, match="2"):
+        trained(brief, tmp_path / "none", *DEFAULT, "--scorer-from", str(tmp_path / "killed"))
+    assert "has no scorer that is whole: it made none, or did not end" in capsys.readouterr().err
 
 
 def test_a_scorer_that_has_seen_the_problems_is_refused(
@@ -430,6 +441,9 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
             "the rewards have incentives and the base",
         ),
         (["--scorer", "grader", "--scorer-from", "x"], "--scorer-from has no use"),
+        (["--rewards.penalty", "5"], "penalty of the rewards is 5.0; it must be 0 or below"),
+        (["--ppo.gap", "0"], "gap of ppo is 0.0; it must be above 0"),
+        (["--ppo.problems", "700"], "24 problems to train on, and 700 asked for an update; raise train, or lower ppo"),
         (["--turns", "2", "--baselines", "incentives"], "beta_0 of the incentives pays for no answer that anybody"),
         (
             ["--turns", "2", "--rewards.incentives.beta-1", "1"],
@@ -470,7 +484,7 @@ def test_a_scorer_that_has_seen_the_problems_is_refused(
         (["--ppo.fit.save-every", "7"], "save_every of ppo.fit has no use"),
         (["--ppo.policy.kl", "0.1"], "kl of ppo.policy has no use"),
         (["--lora.bits", "4", "--engine.kind", "vllm"], "lora.bits 4 trains on another"),
-        ([*DEFAULT, "--scorer-from", "no/such"], "no adapter in 'no/such'"),
+        ([*DEFAULT, "--scorer-from", "no/such"], "no folder at 'no/such' to take a scorer from"),
         (["--rewards.gamma", "2"], "gamma of the rewards is 2.0"),
         ([*GRADED, "--ppo.problems", "25"], "24 problems to train on, and 25 asked for an update"),
         ([*GRADED, "--sampling.top-p", "0.9"], "PPO needs the whole distribution"),
@@ -619,6 +633,9 @@ def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         told("--preset", "mine")
     assert "maporl has no preset 'mine'; there are paper, house, official-code" in capsys.readouterr().err
+    (tmp_path / "own.yaml").write_text("preset: house\ntask: stories\n")
+    assert told("--config", str(tmp_path / "own.yaml")) == told("--preset", "house", "--task", "stories")
+    assert told("--config", str(tmp_path / "own.yaml"), "--preset", "paper") == told("--task", "stories")
     house = told("--preset", "house", "--task", "stories")
     assert house["rewards"]["gate"]["shortest"] == 10 and house["making"]["scoring"]["surprise"]
     command(["scorer", "train", "--preset", "house", "--out", str(tmp_path / "scorer"), "--dry-run"])
@@ -680,8 +697,6 @@ def test_a_run_whose_scores_drift_warns_and_goes_on_warning_when_resumed(
 def test_settings_that_do_not_suit_the_model_are_told_of_after_the_first_update(
     brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from teamtune.recipes.maporl_learn import amiss
-
     def place(right: float, charged: float, overflow: float, **causes: float) -> dict[str, float]:
         told = {"discussions": 10.0, "accuracy": right, "penalties_of_right": charged, "finish: overflow": overflow}
         return told | {f"penalty: {cause}": causes.get(cause.split()[-1], 0.0) for cause in CAUSES}
@@ -695,9 +710,15 @@ def test_settings_that_do_not_suit_the_model_are_told_of_after_the_first_update(
     [told] = amiss(line(place(0.5, 0.0, 0.0), place(0.1, 0.0, 0.6)))
     assert told.startswith("60% of the answers of agent 1 at turn 2 were not begun")
     assert not amiss(line(place(0.0, 0.0, 0.0)))
-    trained(brief, tmp_path / "run", "--baselines", "--ppo.updates", "2", *GRADED, "--rewards.gate.shortest", "33")
-    err = " ".join(capsys.readouterr().err.split())
-    assert err.count("warning: 100% of the right answers of the first update were penalised") == 1
+    assert not amiss({"groups": 10, "degenerate_groups": 9})
+    assert amiss({"groups": 16, "degenerate_groups": 16})[0].startswith("16 of the 16 groups of the first update have")
+    options = ["--baselines", "--ppo.updates", "2", *GRADED, "--rewards.gate.shortest", "33"]
+    folder = trained(brief, tmp_path / "run", *options)
+    err, said = (
+        " ".join(capsys.readouterr().err.split()),
+        "100% of the right answers of the first update were penalised",
+    )
+    assert err.count(f"warning: {said}") == 1 and f"Warning, ppo: {said}" in (folder / "report.md").read_text()
 
 
 def test_problems_in_three_parts() -> None:

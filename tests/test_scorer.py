@@ -386,8 +386,25 @@ def test_a_scorer_that_knows_nothing_is_told_of() -> None:
     def told(auroc: float | None, right: float = 0.4) -> str:
         return unable([{"by": "", "n": 80, "right": right, "auroc": auroc}])
 
-    assert not told(0.6) and "an AUROC of 0.55 on 80 answers" in told(0.55)
+    assert not told(0.7) and "an AUROC of 0.55 ± 0.07 on 80 answers" in told(0.55)
+    assert "an AUROC of 0.62 ± 0.06 on 80" in told(0.62), "which may be chance"
+    # Hanley and McNeil 1982: n answers of each kind, all told apart but for chance.
+    assert calibration.auroc_error(0.5, 50, 50) == pytest.approx(math.sqrt(0.25 + 49 / 6) / 50)
+    assert calibration.auroc_error(1.0, 9, 4) == 0.0
     assert told(None, 1.0).startswith("all 80 answers to test problems are right")
+
+
+def test_a_hint_that_hardly_varies_gets_no_say_of_its_own() -> None:
+    """Last tokens that are all but certain: whoever ends in another way must not be right, or wrong, for that alone."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.tensor([1.0, 0.0] * 100)
+    telling = right + torch.randn(200, generator=generator)
+    still = 2e-5 * (right + torch.rand(200, generator=generator))
+    weight, bias = logistic(torch.stack([still, telling], dim=-1), right)
+    assert abs(float(weight[0])) < 1.0 < float(weight[1])
+    alone, _ = logistic(telling[:, None], right)
+    assert float(weight[1]) == pytest.approx(float(alone[0]), rel=1e-2)
+    assert torch.isfinite(bias)
 
 
 def test_a_scorers_fit_that_breaks_off_ends_the_same(tiny: str, tmp_path: Path) -> None:

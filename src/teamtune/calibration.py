@@ -27,6 +27,14 @@ def auroc(scores: Sequence[float], right: Sequence[bool]) -> float | None:
     return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
+def auroc_error(area: float, right: int, wrong: int) -> float:
+    """The standard error of an AUROC of so many right and wrong answers, as if all were independent (Hanley and McNeil
+    1982, eq. 1); several answers to a question make it too small."""
+    first, second = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (right - 1) * (first - area**2) + (wrong - 1) * (second - area**2)
+    return max(0.0, spread / (right * wrong)) ** 0.5
+
+
 def curve(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[Row]:
     """Score against share of right answers, in bins of equal width; empty bins are left out.
 

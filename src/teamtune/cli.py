@@ -7,6 +7,7 @@ Errors that the user can mend are one sentence on stderr and exit code 2.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A user's own task or script is looked up from where the command is given, and after everything installed.
     sys.path.append(os.getcwd())
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # That a CPU has no faster kernel for four bits is said at every import, to everybody who never asked for four bits.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         if args[0] == "--version":
             print(__version__)
@@ -143,6 +146,8 @@ def evaluate(args: list[str]) -> None:
     # What the run was made with is the default, so that an ablation differs in what it names alone.
     _, run = taken(with_file(args), "--run", "run folder")
     kind = "" if run is None else stored_kind(Path(run))
+    if kind == "ScorerTraining":
+        raise TeamtuneError(f"{run!r} is a run of scorer train; teamtune scorer eval --run {run} measures its scorer")
     if run is not None and kind == "Maporl":
         own = maporl_evaluation
         run_recipe("eval", args, own.MaporlEvaluation, own.main, maporl_evaluation_plan, own.defaults(Path(run)))

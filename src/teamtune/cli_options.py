@@ -87,15 +87,16 @@ def presets(recipe: str) -> dict[str, Path | None]:
 def with_preset(recipe: str, args: Sequence[str]) -> list[str]:
     """The arguments with those of `--preset NAME` in front of all others."""
     rest, name = taken(args, "--preset", "name")
+    whole, filed = taken(with_file(rest), "--preset", "name")  # a file may name one too
+    name = name or filed
     there = presets(recipe)
     if name is not None and name not in there:
         raise TeamtuneError(f"{recipe} has no preset {name!r}; there are {', '.join(there)}")
     file = there[name or "paper"]
     if file is None:
-        return rest
+        return whole
     # The command line wins over --config, and that over the preset; what a preset says of making a scorer is nothing
     # that a run without one was asked.
-    whole = with_file(rest)
     if recipe != "maporl":
         return [*file_arguments(file), *whole]
     unmade = re.search(r"--scorer[ =](grader|none)\b|--scorer-from[ =]", " ".join(whole))

@@ -138,8 +138,8 @@ class Rewards:
             raise TeamtuneError(f"gamma of the rewards has no use with rule {self.rule}; leave it out")
         if self.gate == OFF:
             refuse_unread(self, dict.fromkeys(("penalty", "scope"), "a gate that is off"), "{} of the rewards")
-        if not math.isfinite(self.penalty):
-            raise TeamtuneError(f"penalty is {self.penalty}; it must be finite")
+        if not -math.inf < self.penalty <= 0:
+            raise TeamtuneError(f"penalty of the rewards is {self.penalty}; it must be 0 or below, and finite")
 
 
 def scores_in(turns: Sequence[Row]) -> dict[Place, float]:

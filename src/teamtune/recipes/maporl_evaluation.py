@@ -60,12 +60,15 @@ def main(cfg: MaporlEvaluation, command: str = "") -> Run:
     folder = finished(cfg.run, "ppo")
     team = with_adapters(base, {name: str(folder / name) for name in playing})
     tokens = trained_tokens_of(cfg.run, "ppo", playing, source.ppo)
+    first, *others = cfg.sizes
     named = ", ".join(["MAPoRL", *(f"{seat} untrained" for seat in cfg.untrained)])
     entrants = []
-    for told in cfg.sizes:
-        protocol, more = source.talk(source.speakers_of(told)), f", {told}" if len(cfg.sizes) > 1 else ""
+    for told in (*others, first):  # the team that others are compared with comes last, as in the run itself
+        speakers = source.speakers_of(told)
+        protocol, more = source.talk(speakers), f", {told}" if others else ""
+        own = {name: tokens[name] for name in playing if any(name in seats for seats in speakers)}
         entrants.append(entrant(f"Off-the-shelf{more}", f"base-{told}", base, protocol))
-        entrants.append(entrant(f"{named}{more}", f"team-{told}", team, protocol, tokens))
+        entrants.append(entrant(f"{named}{more}", f"team-{told}", team, protocol, own))
     with Run(cfg.out, cfg, command) as run:
         arena = Arena(run, cfg.engine, cfg.seed + TEST_SEED, unparsed="class")
         arena.compare(entrants, test)

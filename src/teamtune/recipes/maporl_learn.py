@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from teamtune.amiss import amiss
 from teamtune.calibration import drift
 from teamtune.credit.discussion import Rewards, discussion_rewards, ends, scores_in
-from teamtune.credit.penalty import CAUSES
 from teamtune.engines import EngineSpec
 from teamtune.play import ProtocolFn
 from teamtune.rollout import Rollout, driver_of, run_of
@@ -20,14 +19,8 @@ from teamtune.tasks import TaskSpec, grade_turns, problems_in
 from teamtune.train.fit import Metrics
 from teamtune.train.policies import Ppo
 from teamtune.train.team import Lora
-from teamtune.train.view import places, short
 from teamtune.types import SCORER, Row, Team, place_of
 from teamtune.warn import warn
-
-MOST_UNSAID = 0.5
-"""share of an agent's answers at a turn that may be over the context"""
-MOST_CHARGED = 0.25
-"""share of right answers that a gate may penalise"""
 
 
 def learn(
@@ -64,30 +57,6 @@ def learn(
                 warn(told)
             warned = found
             yield line | {"alarm": float(bool(found))}
-
-
-def amiss(line: Metrics) -> list[str]:
-    """What a first update says of settings that do not suit the model: discussions that outgrow the context, and a gate
-    that charges for right answers."""
-    found = []
-    for place in places(line):
-        if (share := float(line[f"{place}/finish: overflow"])) > MOST_UNSAID:
-            agent, turn = short(place).split(", ")
-            found.append(
-                f"{share:.0%} of the answers of agent {agent} at {turn} were not begun, since their prompts are over "
-                "the context; lower sampling.max_tokens, turns or agents"
-            )
-    count = lambda place, name: float(line[f"{place}/discussions"]) * float(line[f"{place}/{name}"])  # noqa: E731
-    right = {place: count(place, "accuracy") for place in places(line)}
-    charged = sum(right[place] * float(line[f"{place}/penalties_of_right"]) for place in right)
-    if charged > MOST_CHARGED * sum(right.values()):
-        causes = Counter({cause: sum(count(place, f"penalty: {cause}") for place in right) for cause in CAUSES})
-        found.append(
-            f"{charged / sum(right.values()):.0%} of the right answers of the first update were penalised (what most "
-            f"answers are penalised for: {causes.most_common(1)[0][0]}), so that the gate teaches its own rules before "
-            "all else; set rewards.gate by what this model writes (--preset house does for the house model)"
-        )
-    return found
 
 
 def rewards_in(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, rewards: Rewards) -> list[Row]:

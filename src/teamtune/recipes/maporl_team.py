@@ -80,7 +80,8 @@ class Maporl:
     """what answers earn: a learned scorer's score, the grader's 0 or 1, or (none) for all answers of an agent that of
     its last one; incentives and penalties come on top"""
     scorer_from: str = ""
-    """a scorer that is there already: its folder, or a run of scorer train; empty makes one in this run"""
+    """a scorer that is there already: a run of scorer train or maporl that made one, or the scorer's own folder in it
+    (RUN/scorer/fit/scorer); empty makes one in this run"""
     scorer_questions: int = 500
     """problems to make the scorer on; the team is trained on others"""
     making: Scorer = Scorer()
@@ -94,7 +95,8 @@ class Maporl:
     baselines: tuple[Rival, ...] = ("off-the-shelf", "votes", "single-agent")
     """what to compare with, all on the same problems; nothing after it compares with nothing"""
     eval_tasks: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--eval-task"])] = ()
-    """further tasks to evaluate on, NAME or NAME:LEVEL, a data set's with =PATH where its data lie elsewhere"""
+    """further tasks to evaluate on, in discussions of the first size, NAME or NAME:LEVEL, a data set's with =PATH where
+    its data lie elsewhere"""
     driver: Driver = field(default="auto", metadata=BESIDE)
     track: Track = "none"
     """where metrics go besides metrics.jsonl"""

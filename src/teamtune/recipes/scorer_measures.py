@@ -39,12 +39,14 @@ def unable(calibration_: Sequence[Row]) -> str:
     if whole["auroc"] is None:
         kind = "right" if whole["right"] else "wrong"
         return f"all {whole['n']} answers to test problems are {kind}, so that nobody knows how good the scorer is"
-    if whole["auroc"] >= LEAST_AUROC:
+    right = round(whole["right"] * whole["n"])
+    error = calibration.auroc_error(whole["auroc"], right, whole["n"] - right)
+    if whole["auroc"] >= LEAST_AUROC and whole["auroc"] - 2 * error > 0.5:
         return ""
     return (
-        f"the scorer tells right answers from wrong ones with an AUROC of {whole['auroc']:.2f} on {whole['n']} answers "
-        "to test problems (0.5 is chance), and a team learns from its scores; give it more questions and answers, or "
-        "have its head told how likely the base finds an answer (scoring.surprise)"
+        f"the scorer tells right answers from wrong ones with an AUROC of {whole['auroc']:.2f} ± {error:.2f} on "
+        f"{whole['n']} answers to test problems (0.5 is chance), and a team learns from its scores; give it more "
+        "questions and answers, or have its head told how likely the base finds an answer (scoring.surprise)"
     )
 
 

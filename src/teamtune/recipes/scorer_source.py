@@ -22,7 +22,12 @@ PROBLEMS = ("problems/first", "problems/train")
 
 def scorer_folder(told: str) -> str:
     """The folder of a scorer, told as that or as the run that made it. Raises TeamtuneError where it is none."""
-    inside = Path(told) / "scorer" / "fit" / SCORER
+    path = Path(told)
+    if not path.is_dir():
+        raise TeamtuneError(f"no folder at {told!r} to take a scorer from; check --scorer-from")
+    inside = path / "scorer" / "fit" / SCORER
+    if (path / "config.json").exists() and not inside.exists():
+        raise TeamtuneError(f"run {told!r} has no scorer that is whole: it made none, or did not end; let it end first")
     folder = str(inside) if inside.exists() else told
     check_scorer(folder)
     return folder

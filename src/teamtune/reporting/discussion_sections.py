@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from teamtune.amiss import amiss
 from teamtune.credit.discussion import Incentives
 from teamtune.credit.penalty import CAUSES
 from teamtune.evaluate import Estimate
@@ -143,6 +144,7 @@ def learning(metrics: Sequence[Row]) -> Row:
         tables.append(make_table(f"{stage}: policies", ["Policy", *POLICIES, "value error"], rows))
         tables += _why(stage, lines, list(agents))
         text += _early(stage, lines, list(agents))
+        text += [f"Warning, {stage}: {told}." for line in lines[:1] if line["step"] == 0 for told in amiss(line)]
         alarms = [line["step"] for line in lines if line.get("alarm")]
         if alarms:
             text.append(f"Warning, {stage}: scores rose and accuracy did not clearly, from update {alarms[0]} on.")

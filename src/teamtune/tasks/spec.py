@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from teamtune.grading import Grader, find_grader
+from teamtune.grading import NAMES, Grader, find_grader
 from teamtune.tasks.dataset import (
     CHOICE_ENDING,
     MATH_ENDING,
@@ -91,6 +91,9 @@ class TaskSpec:
         if self.test_task == OWN and self.task != OWN and not self.test_data:
             raise TeamtuneError("--test-task data needs --test-data: a file, a folder, a hub name or -")
         if OWN in (self.task, self.test_task):
+            if not self.grader:
+                graders = ", ".join(NAMES)
+                raise TeamtuneError(f"--task data needs --grader: {graders}, regex:PATTERN or module:function")
             find_grader(self.grader)
         given = [name for name in OWN_OPTIONS if getattr(self, name)]
         if given and OWN not in (self.task, self.test_task):
@@ -103,7 +106,8 @@ class TaskSpec:
             )
         if self.task in MADE and (self.data or self.levels or self.subjects):
             raise TeamtuneError(
-                f"{self.task} makes its own problems; leave out data, levels and subjects (it has --level)"
+                f"{self.task} makes its own problems; leave out data, levels and subjects (it has --level), or give "
+                "--task data for problems of your own"
             )
 
     def check_answers(self, recipe: str) -> None:

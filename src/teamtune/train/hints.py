@@ -19,6 +19,9 @@ from teamtune.train.forward import batch_of, surprises
 from teamtune.train.objective import Item
 from teamtune.train.team import TeamModel
 
+LEAST = 0.1
+"""spread of a hint, in log(1 + nats)"""
+
 
 def start_heads(model: TeamModel, micros: Iterable[Sequence[Item]]) -> None:
     """Set each head's part for hints to the logistic regression of right on them at the answers' last tokens, so that
@@ -43,10 +46,12 @@ def logistic(
 ) -> tuple[Float[Tensor, " columns"], Float[Tensor, ""]]:
     """Weights and bias of the logistic regression of `right` on the columns.
 
-    ridge: of the weights of standardised columns, so that the least is found even where all rows are told apart.
+    ridge: of the weights of standardised columns, so that the least is found even where all rows are told apart. A
+    column that hardly varies keeps a spread of `LEAST`: last tokens are often all but certain, and the chance in their
+    fifth decimal would get a weight of thousands, which decides alone about every answer that ends in any other way.
     """
     rows, right = rows.double(), right.double()
-    mean, spread = rows.mean(0), rows.std(0, correction=0).clamp(min=1e-6)
+    mean, spread = rows.mean(0), rows.std(0, correction=0).clamp(min=LEAST)
     weight = torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device, requires_grad=True)
     bias = torch.zeros((), dtype=rows.dtype, device=rows.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")

@@ -66,7 +66,9 @@ class Ppo:
         for name in ("updates", "problems", "takes", "save_every"):
             if getattr(self, name) < 1:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 1 or above")
-        for name in ("kl", "kl_target", "target_kl", "gap", "value_rate"):
+        if not self.gap > 0:
+            raise TeamtuneError(f"gap of ppo is {self.gap}; it must be above 0, since engine and training round apart")
+        for name in ("kl", "kl_target", "target_kl", "value_rate"):
             if getattr(self, name) < 0:
                 raise TeamtuneError(f"{name} of ppo is {getattr(self, name)}; it must be 0 or above")
         if self.kl_target and not self.kl:
@@ -86,7 +88,10 @@ class Ppo:
     def check_problems(self, count: int) -> None:
         """Raises TeamtuneError where there are fewer problems than an update takes."""
         if count < self.problems:
-            raise TeamtuneError(f"{count} problems to train on, and {self.problems} asked for an update; give more")
+            raise TeamtuneError(
+                f"{count} problems to train on, and {self.problems} asked for an update; raise train, or lower "
+                "ppo.problems"
+            )
 
     def check_groups(self, agents: int) -> None:
         """Raises TeamtuneError where answers are compared with others of their group and every group has a single

@@ -3,12 +3,10 @@ those of the update before."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
 from rich.console import Group
 from rich.table import Table
 
+from teamtune.amiss import places, short
 from teamtune.credit.penalty import CAUSES
 from teamtune.train.fit import Metrics
 from teamtune.train.samples import value_of
@@ -18,12 +16,6 @@ LEARNED = ("base_kl", "entropy", "clipped", "value_error")
 WHY = ("paid", "charged", *(f"penalty: {cause}" for cause in CAUSES))
 """shares of answers; shown where there are any"""
 POLICIES = ("base_kl", "entropy", "clipped", "gap", "value error")
-ANSWERS = re.compile(r"(agent-\d+-turn-\d+)/")
-
-
-def places(names: Iterable[str]) -> list[str]:
-    """The agents and turns that metrics tell of."""
-    return list(dict.fromkeys(found[1] for name in names if (found := ANSWERS.match(name))))
 
 
 def update_table(line: Metrics) -> Group:
@@ -40,11 +32,6 @@ def update_table(line: Metrics) -> Group:
         own = [line.get(f"{policy}/{name}") for name in POLICIES[:-1]]
         policies.add_row(policy, *map(told, [*own, line.get(f"{value_of(policy)}/error")]))
     return Group(*parts, policies)
-
-
-def short(place: str) -> str:
-    """ "1, turn 2" of "agent-1-turn-2": a line is to fit a narrow window."""
-    return place.removeprefix("agent-").replace("-turn-", ", turn ")
 
 
 def told(value: float | int | str | None) -> str:
