@@ -36,7 +36,7 @@ from teamtune.train import losses
 from teamtune.train.examples import Example
 from teamtune.train.fit import Fit, fit, fit_model
 from teamtune.train.forward import batch_of, surprises
-from teamtune.train.hints import logistic
+from teamtune.train.hints import LEAST, logistic
 from teamtune.train.objective import Scoring
 from teamtune.train.team import Lora, TeamModel
 from teamtune.types import (
@@ -191,10 +191,11 @@ def test_the_logistic_regression_is_where_its_gradient_is_zero(seed: int) -> Non
     right = (torch.rand(60, generator=rng) < (rows[:, 1] / 10 - 3).sigmoid()).float()
     weight, bias = logistic(rows, right)
     off = (rows @ weight + bias).sigmoid() - right
-    spread = rows.std(0, correction=0)
+    spread = rows.std(0, correction=0).clamp(min=LEAST)
     assert abs(float(off.mean())) < 1e-3
     for column in range(3):
-        # The slope of the mean cross-entropy along a standardised column, and that of the ridge.
+        # The slope of the mean cross-entropy along a standardised column (whose spread is `LEAST` at least), and that
+        # of the ridge.
         slope = float((off * (rows[:, column] - rows[:, column].mean()) / spread[column]).mean())
         assert slope + 2 * 1e-3 * float(weight[column] * spread[column]) == pytest.approx(0, abs=1e-3)
 
