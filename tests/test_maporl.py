@@ -281,9 +281,7 @@ def test_a_trained_team_in_other_discussions(whole: Path, tmp_path: Path, capsys
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_scorer_of_discussions_says_what_incentives_are_paid_for(
-    whole: Path, brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_scorer_of_discussions_says_what_incentives_are_paid_for(brief: str, tmp_path: Path) -> None:
     """One that is told how likely the base finds an answer, in a training that is tracked."""
     pytest.importorskip("tensorboard")
     options = ["--baselines", "--ppo.updates", "1", "--sizes", "2x2", "--track", "tensorboard"]

@@ -26,7 +26,7 @@ WITH_PRESETS = {"maporl": "maporl", "plan maporl": "maporl", "scorer train": "sc
 def options(kind: type[T], name: str, args: list[str], default: T | None = None) -> tuple[T, bool]:
     """The command's options, and whether this is a dry run."""
     recipe = WITH_PRESETS.get(name, "")
-    whole = with_file(with_preset(recipe, args) if recipe else args)
+    whole = with_preset(recipe, args) if recipe else with_file(args)
     rest = [arg for arg in whole if arg != "--dry-run"]
     given = {} if default is None else {"default": default}
     try:
@@ -85,7 +85,7 @@ def presets(recipe: str) -> dict[str, Path | None]:
 
 
 def with_preset(recipe: str, args: Sequence[str]) -> list[str]:
-    """The arguments with those of `--preset NAME` in front of all others."""
+    """The arguments with those of `--config FILE`, and in front of all others those of `--preset NAME`."""
     rest, name = taken(args, "--preset", "name")
     whole, filed = taken(with_file(rest), "--preset", "name")  # a file may name one too
     name = name or filed

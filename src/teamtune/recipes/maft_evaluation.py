@@ -57,11 +57,10 @@ class MaftEvaluation:
 
 def main(cfg: MaftEvaluation, command: str = "") -> Run:
     """Play and compare; everything is in the run folder afterwards. A killed run goes on where it was."""
-    source, trained, test = looked_at(cfg)
-    team = trained.adopt(dict.fromkeys(cfg.untrained))
+    source, team, test = looked_at(cfg)
     name = ", ".join(["Trained team", *(f"{seat} untrained" for seat in cfg.untrained)])
     entrants = [
-        Entrant("Untrained team", "base", trained.adopt(dict.fromkeys(trained.names)), source.debate),
+        Entrant("Untrained team", "base", team.adopt(dict.fromkeys(team.names)), source.debate),
         Entrant(name, "team", team, source.debate, tokens_of(cfg, source)),
     ]
     with Run(cfg.out, cfg, command) as run:
@@ -73,10 +72,9 @@ def main(cfg: MaftEvaluation, command: str = "") -> Run:
 
 
 def looked_at(cfg: MaftEvaluation) -> tuple[Maft, Team, Split]:
-    """What an evaluation begins with, checked: the options, the trained team, and the test problems."""
+    """What an evaluation begins with, checked: the options, the team with its untrained seats, and test problems."""
     source = as_asked(cfg)
-    team = trained_team(cfg, source)
-    team.adopt(dict.fromkeys(cfg.untrained))  # seats that are none stop here
+    team = trained_team(cfg, source).adopt(dict.fromkeys(cfg.untrained))
     _, test = splits(cfg.task, source.task)
     check_encoder(cfg.measures.encoder, cfg.measures.pooling)
     return source, team, test

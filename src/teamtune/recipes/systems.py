@@ -133,8 +133,10 @@ def scores(
     Within one take several final turns (a debate's last round) vote among themselves.
     """
     found = ballots(turns, grades, votes)
-    asked = lambda voters, name: [voter[name] for voter in voters]  # noqa: E731
-    score = lambda voters: vote_score(asked(voters, "parsed"), asked(voters, "score"), unparsed=unparsed)  # noqa: E731
+
+    def score(voters: list[Row]) -> float:
+        return vote_score([v["parsed"] for v in voters], [v["score"] for v in voters], unparsed=unparsed)
+
     return {problem: sum(map(score, group)) / len(group) for problem, group in found.items()}
 
 

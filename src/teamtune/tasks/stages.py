@@ -93,7 +93,7 @@ def parted(task: TaskSpec, first: int) -> tuple[Split, Split, Split]:
     train, test = whole.load("train"), whole.load("test")
     leaks = check_apart(train, test, task.allow_leaks)
     own = train[first:]
-    if own and len(seen_in(train[:first], own)) == len(own):
+    if own and not unseen(own, train[:first]):
         raise TeamtuneError(
             f"the {len(own)} training problems after the first {first} are among those, so that none is left "
             "for the team; give more problems, or fewer to what is trained before it"
@@ -182,10 +182,16 @@ def problem_rows(task: TaskSpec, split: str, same: str, leaks: int = 0, span: tu
     counts = Counter({"in the training set too": leaks} if leaks else {})
     every = task.load(split)
     problems = every[slice(*span)] if span else every
-    if span and (again := {problem.id for problem in seen_in(every[: span[0]], problems)}):
-        counts["among the problems of what is trained before"] = len(again)
-        problems = [problem for problem in problems if problem.id not in again]
-    return Counted([problem_row(problem) for problem in problems], counts)
+    kept = unseen(problems, every[: span[0]]) if span else problems
+    if again := len(problems) - len(kept):
+        counts["among the problems of what is trained before"] = again
+    return Counted([problem_row(problem) for problem in kept], counts)
+
+
+def unseen(problems: Sequence[Problem], before: Sequence[Problem]) -> Sequence[Problem]:
+    """The problems without those that are among others, which something else is trained on."""
+    again = {problem.id for problem in seen_in(before, problems)}
+    return [problem for problem in problems if problem.id not in again]
 
 
 def grade_turns(turns: Sequence[Row], problems: Sequence[Row], task: TaskSpec, split: str) -> Counted:
